@@ -1,0 +1,78 @@
+# `make` alone prints the targets, each with the sentence that stands above it.
+
+SHELL := /bin/sh
+PYTHON := .venv/bin/python
+READY := .venv/.installed
+CODE := smallcnn scripts tests book
+
+# What a user gives reaches the scripts through the environment, to the letter: neither make nor a shell expands it.
+override CHAPTER := $(value CHAPTER)
+override PARAMS := $(value PARAMS)
+override FRESH := $(value FRESH)
+PORT ?= 8000
+override PORT := $(value PORT)
+TF_CPP_MIN_LOG_LEVEL ?= 3
+export CHAPTER PARAMS PORT TF_CPP_MIN_LOG_LEVEL
+
+ifneq ($(filter-out 1,$(FRESH)),)
+$(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)
+endif
+
+.PHONY: help setup book preview rerun test lint serve lock clean
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+## Prints this list.
+help:
+	@awk '/^## / { text = substr($$0, 4); next } \
+	      /^[a-z]+:/ && text != "" { printf "make %-8s %s\n", substr($$0, 1, index($$0, ":") - 1), text } \
+	      { text = "" }' Makefile
+
+## Makes .venv and installs the locked packages in it, which every target below does first where it needs them.
+setup: $(READY)
+
+## Builds the book from the recorded runs and trains what is missing; with FRESH=1 it trains everything anew.
+book: $(READY)
+	@$(PYTHON) scripts/book.py $(if $(FRESH),--fresh)
+
+## Builds the whole book in minutes, from few images and epochs, apart from the real one.
+preview: $(READY)
+	@$(PYTHON) scripts/book.py --preview
+
+## Reruns one chapter with other values: make rerun CHAPTER=approach_2 PARAMS="epochs=10 learning_rate=0.003"
+rerun: $(READY)
+	@$(PYTHON) scripts/rerun.py
+
+## Runs the tests.
+test: $(READY)
+	@$(PYTHON) -m pytest
+
+## Checks the format and the style of the code, notebooks included.
+lint: $(READY)
+	@$(PYTHON) -m ruff format --check $(CODE)
+	@$(PYTHON) -m ruff check $(CODE)
+
+## Serves the book on this machine, at port 8000 or at PORT=.
+serve:
+	@if [ ! -f build/html/index.html ]; then echo "There is no book in build/html yet: run 'make book' first." >&2; exit 1; fi
+	@echo "The book is at http://127.0.0.1:$$PORT/ until you press Ctrl-C."
+	@$(PYTHON) -m http.server --bind 127.0.0.1 --directory build/html "$$PORT"
+
+## Resolves requirements.in into requirements.txt, keeping pinned versions that still fit.
+lock:
+	@python=$$(sh scripts/setup.sh --python) && rm -rf build/uv && "$$python" -m venv build/uv
+	@build/uv/bin/python -m pip install -qq uv
+	@build/uv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 \
+	  --custom-compile-command "make lock" -q requirements.in -o requirements.txt
+	@rm -rf build/uv
+
+## Removes build/, that is everything generated; .venv, data and recorded runs stay.
+clean:
+	@rm -rf build
+
+# The second prerequisite is for a Python that was removed since: .venv/bin/python is a link to it.
+$(READY): requirements.txt $(if $(realpath $(PYTHON)),,python-is-missing)
+	@sh scripts/setup.sh .venv requirements.txt build/setup.log
+
+.PHONY: python-is-missing
+python-is-missing:

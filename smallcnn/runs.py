@@ -1,0 +1,226 @@
+"""Who computes a run, and where finished runs are kept.
+
+A finished run lives in `runs/<key>/`: `run.json`, one field a line, and `weights.npz` with the weights of the best
+epoch. The key is a hash of the configuration, so a run is found by what was asked for, and two chapters that ask for
+the same run share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smallcnn import data
+from smallcnn.models import initial_weights
+from smallcnn.paths import runs_folder
+from smallcnn.training import HISTORY, RECIPE_VERSION, Report, TrainingConfig, TrainingRun, is_available, train
+
+# Dask makes its workers give freed memory back at once. A training step frees and takes megabytes again and again, and
+# then spends 40 % of its time in page faults (measured: 65 s an epoch instead of 33 s).
+KEEP_FREED_MEMORY = {
+    "distributed.nanny.pre-spawn-environ": {
+        "MALLOC_TRIM_THRESHOLD_": str(2**30),
+        "MALLOC_MMAP_THRESHOLD_": str(2**25),
+        "OMP_NUM_THREADS": "1",
+    }
+}
+
+
+class DamagedRun(Exception):
+    """A record that must not be used; the message says what is wrong with it."""
+
+
+def get_runs(configs: Sequence[TrainingConfig], report: Report = print) -> list[TrainingRun]:
+    """Finds the recorded run of each configuration, and trains and records those that are missing.
+
+    Missing runs are computed by Dask workers, one process a core with one thread each, or by the cluster that
+    `DASK_SCHEDULER_ADDRESS` names. A run is recorded the moment it is finished.
+
+    Args:
+        configs: the runs to get; the earlier rounds of a pruned run need not be listed.
+        report: called with lines of text on progress and on records that cannot be used.
+
+    Returns:
+        The runs in the order of `configs`.
+    """
+    finished: dict[str, TrainingRun] = {}
+    missing: list[TrainingConfig] = []
+    for config in _parents_first(configs):
+        try:
+            run = load_run(config)
+        except DamagedRun as damage:
+            report(f"{damage}; training it again")
+            run = None
+        if run is None:
+            missing.append(config)
+        else:
+            finished[config.key] = run
+    if missing:
+        _compute(missing, finished, report)
+    return [finished[config.key] for config in configs]
+
+
+def is_recorded(config: TrainingConfig) -> bool:
+    """Whether there is a record of `config`; only `load_run` tells whether it is whole."""
+    return (runs_folder() / config.key).exists()
+
+
+def load_run(config: TrainingConfig) -> TrainingRun | None:
+    """Reads the recorded run of `config`, or returns None where there is none.
+
+    Raises:
+        DamagedRun: if there is a record that is half-written, changed, or of something else.
+    """
+    folder = runs_folder() / config.key
+    if not folder.exists():
+        return None
+    try:
+        run = _read(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise DamagedRun(f"the recorded run {folder.name} is damaged ({error})") from error
+    if run.config != config:
+        raise DamagedRun(f"the recorded run {folder.name} is of another configuration")
+    return run
+
+
+def save_run(run: TrainingRun) -> Path:
+    """Records `run` under its key, whole or not at all, in the place of any record that was there.
+
+    Returns:
+        The folder of the record.
+    """
+    folder = runs_folder() / run.config.key
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        weights = io.BytesIO()
+        np.savez(weights, **run.weights)
+        (temporary / "weights.npz").write_bytes(weights.getvalue())
+        fields = {**_fields(run), "weights_sha256": hashlib.sha256(weights.getvalue()).hexdigest()}
+        (temporary / "run.json").write_text(_to_json({**fields, "sha256": _checksum(fields)}), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _parents_first(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
+    ordered: dict[str, TrainingConfig] = {}
+    for config in configs:
+        lineage = [config]
+        while lineage[-1].parent is not None:
+            lineage.append(lineage[-1].parent)
+        for ancestor in reversed(lineage):
+            ordered.setdefault(ancestor.key, ancestor)
+    return list(ordered.values())
+
+
+def _compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], report: Report) -> None:
+    """Trains `missing`, parents first, records each and adds it to `finished`."""
+    import dask  # here: recorded runs need no workers
+    from distributed import Client, as_completed
+
+    data.load_mnist()  # fetched once, here, before several workers want it
+    workers = min(os.cpu_count() or 1, len(missing))
+    where = "" if is_available("halide") else "; Halide is not installed on this machine, so TensorFlow trains"
+    report(f"{len(missing)} runs to train{where}")
+    joined = bool(os.environ.get("DASK_SCHEDULER_ADDRESS"))
+    options: dict[str, Any] = (
+        {} if joined else {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    )
+    with dask.config.set(KEEP_FREED_MEMORY), Client(**options) as client:
+        client.subscribe_topic("progress", lambda event: report(event[1]))
+        futures: dict[str, Any] = {}
+        for position, config in enumerate(missing):
+            parent = config.parent and (finished.get(config.parent.key) or futures[config.parent.key])
+            futures[config.key] = client.submit(
+                train, config, parent, _report_from_worker, key=config.key, priority=-position
+            )
+        for future in as_completed(futures.values(), raise_errors=False):
+            if future.status == "finished":
+                run = future.result()
+                finished[run.config.key] = run
+                save_run(run)
+                report(
+                    f"{run.config.label}: {100 * run.best_test_accuracy:.2f} % after epoch {run.best_epoch}, recorded"
+                )
+        for future in futures.values():
+            future.result()  # raises what failed, once everything else is recorded
+
+
+def _report_from_worker(line: str) -> None:
+    from distributed import get_worker
+
+    get_worker().log_event("progress", line)
+
+
+def _fields(run: TrainingRun) -> dict[str, Any]:
+    return {
+        "key": run.config.key,
+        "recipe_version": RECIPE_VERSION,
+        "dataset": data.FINGERPRINT,
+        "config": run.config.to_dict(),
+        "provenance": run.provenance,
+        "best_test_accuracy": run.best_test_accuracy,
+        "best_epoch": run.best_epoch,
+        "final_test_accuracy": run.final_test_accuracy,
+        "epochs_run": run.epochs_run,
+        "seconds": run.seconds,
+        "epoch_seconds": run.epoch_seconds,
+        "history": run.history,
+        "misclassified": run.misclassified,
+        "predicted_classes": "".join(map(str, run.predicted_classes.tolist())),
+    }
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    """A hash of `fields`; raises ValueError if a number among them is NaN or infinite."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _to_json(fields: dict[str, Any]) -> str:
+    lines = (f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _read(folder: Path) -> TrainingRun:
+    fields = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    checksum = fields.pop("sha256")
+    if checksum != _checksum(fields):
+        raise ValueError("run.json is not as it was written")
+    if fields["recipe_version"] != RECIPE_VERSION or fields["dataset"] != data.FINGERPRINT:
+        raise ValueError("it is of another recipe or dataset")
+    content = (folder / "weights.npz").read_bytes()
+    if hashlib.sha256(content).hexdigest() != fields["weights_sha256"]:
+        raise ValueError("weights.npz is not as it was written")
+    config = TrainingConfig.from_dict(fields["config"])
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        weights = {name: file[name] for name in file.files}
+    expected = {name: array.shape for name, array in initial_weights(config.architecture, config.seed).items()}
+    if {name: array.shape for name, array in weights.items()} != expected:
+        raise ValueError("the weights are not those of its network")
+    history = {name: fields["history"][name] for name in HISTORY}
+    return TrainingRun(
+        config=config,
+        history=history,
+        misclassified=fields["misclassified"],
+        best_epoch=fields["best_epoch"],
+        predicted_classes=np.frombuffer(fields["predicted_classes"].encode(), np.uint8) - ord("0"),
+        weights=weights,
+        epoch_seconds=fields["epoch_seconds"],
+        seconds=fields["seconds"],
+        provenance=fields["provenance"],
+    )

@@ -1,0 +1,351 @@
+"""The store of finished runs: what is written comes back to the bit, and what is damaged is never used."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smallcnn import runs, training
+from smallcnn.pruning import round_configs
+from smallcnn.runs import DamagedRun, get_runs, load_run, save_run
+from smallcnn.training import TrainingConfig, TrainingRun
+from tests.conftest import FakeTraining
+
+CompareRuns = Callable[..., None]
+
+
+@pytest.fixture
+def record(finished_run: TrainingRun, runs_folder: Path) -> Path:
+    """The folder of a recorded run."""
+    return save_run(finished_run)
+
+
+@pytest.fixture
+def computed(fake_training: FakeTraining, monkeypatch: pytest.MonkeyPatch) -> list[TrainingConfig]:
+    """What was computed for want of a record, by a stand-in for the workers."""
+    configs: list[TrainingConfig] = []
+
+    def compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], report: Any) -> None:
+        for config in missing:
+            run = fake_training(config, config.parent and finished[config.parent.key])
+            save_run(run)
+            finished[config.key] = run
+            configs.append(config)
+
+    monkeypatch.setattr(runs, "_compute", compute)
+    return configs
+
+
+def everything_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def change_byte(path: Path, position: int, bits: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= bits
+    path.write_bytes(content)
+
+
+def rewrite(record: Path, **changes: Any) -> None:
+    """Changes fields of run.json, with the checksum that belongs to them."""
+    fields = json.loads((record / "run.json").read_text())
+    del fields["sha256"]
+    fields.update(changes)
+    (record / "run.json").write_text(json.dumps({**fields, "sha256": runs._checksum(fields)}))
+
+
+def test_nothing_is_found_where_nothing_was_recorded(config: TrainingConfig, runs_folder: Path) -> None:
+    assert load_run(config) is None
+    runs_folder.mkdir()
+    assert load_run(config) is None
+
+
+def test_a_run_comes_back_equal_to_the_bit(
+    finished_run: TrainingRun, record: Path, assert_same_run: CompareRuns
+) -> None:
+    found = load_run(finished_run.config)
+    assert_same_run(found, finished_run)
+    assert found.best_test_accuracy == finished_run.best_test_accuracy == 0.75
+
+
+def test_awkward_numbers_come_back_equal_to_the_bit(
+    finished_run: TrainingRun, runs_folder: Path, assert_same_run: CompareRuns
+) -> None:
+    numbers = [5e-324, 0.1 + 0.2]
+    weights = {**finished_run.weights}
+    weights["block_1/bias"] = np.array([-0.0, 1e-45, np.float32(1 / 3), np.inf], np.float32)
+    awkward = dataclasses.replace(
+        finished_run, history={**finished_run.history, "train_loss": numbers}, weights=weights, seconds=1e300
+    )
+    save_run(awkward)
+    assert_same_run(load_run(awkward.config), awkward)
+
+
+def test_a_record_is_two_files_under_its_key(finished_run: TrainingRun, record: Path, runs_folder: Path) -> None:
+    key = finished_run.config.key
+    assert record == runs_folder / key
+    assert everything_in(runs_folder) == [key, f"{key}/run.json", f"{key}/weights.npz"]
+    with np.load(record / "weights.npz", allow_pickle=False) as file:
+        assert set(file.files) == set(finished_run.weights)
+    assert json.loads((record / "run.json").read_text())["key"] == key
+
+
+def test_a_pruned_run_comes_back_with_its_zeros(
+    config: TrainingConfig,
+    finished_run: TrainingRun,
+    fake_training: FakeTraining,
+    runs_folder: Path,
+    assert_same_run: CompareRuns,
+) -> None:
+    pruned = fake_training(dataclasses.replace(config, pruned_fractions=(0.2,)), finished_run)
+    save_run(pruned)
+    assert_same_run(load_run(pruned.config), pruned)
+    assert load_run(config) is None
+
+
+def test_a_changed_bit_in_run_json_is_found(finished_run: TrainingRun, record: Path) -> None:
+    content = (record / "run.json").read_bytes()
+    for position in np.linspace(0, len(content) - 1, 80).astype(int):
+        change_byte(record / "run.json", position, 1)
+        with pytest.raises(DamagedRun, match=finished_run.config.key):
+            load_run(finished_run.config)
+        (record / "run.json").write_bytes(content)
+
+
+def test_any_change_of_run_json_is_found_or_changes_nothing(
+    finished_run: TrainingRun, record: Path, assert_same_run: CompareRuns
+) -> None:
+    content = (record / "run.json").read_bytes()
+    generator = random.Random(0)
+    for _ in range(150):
+        change_byte(record / "run.json", generator.randrange(len(content)), generator.randrange(1, 256))
+        try:
+            found = load_run(finished_run.config)
+        except DamagedRun:
+            found = finished_run
+        assert_same_run(found, finished_run)
+        (record / "run.json").write_bytes(content)
+
+
+def test_a_changed_bit_in_the_weights_is_found(finished_run: TrainingRun, record: Path) -> None:
+    content = (record / "weights.npz").read_bytes()
+    for position in np.linspace(0, len(content) - 1, 40).astype(int):
+        change_byte(record / "weights.npz", position, 1)
+        with pytest.raises(DamagedRun, match="weights.npz"):
+            load_run(finished_run.config)
+        (record / "weights.npz").write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["run.json", "weights.npz"])
+@pytest.mark.parametrize("kept", [0, 1, 0.5, -1])
+def test_a_truncated_file_is_found(finished_run: TrainingRun, record: Path, name: str, kept: float) -> None:
+    content = (record / name).read_bytes()
+    (record / name).write_bytes(content[: int(kept * len(content)) if kept == 0.5 else int(kept)])
+    if name == "run.json" and kept == -1:
+        assert load_run(finished_run.config) is not None  # the last byte is only the end of the last line
+        (record / name).write_bytes(content[:-2])
+    with pytest.raises(DamagedRun):
+        load_run(finished_run.config)
+
+
+@pytest.mark.parametrize("name", ["run.json", "weights.npz"])
+def test_a_missing_file_is_found(finished_run: TrainingRun, record: Path, name: str) -> None:
+    (record / name).unlink()
+    with pytest.raises(DamagedRun, match=name):
+        load_run(finished_run.config)
+
+
+def test_an_empty_folder_is_no_record(finished_run: TrainingRun, runs_folder: Path) -> None:
+    (runs_folder / finished_run.config.key).mkdir(parents=True)
+    with pytest.raises(DamagedRun):
+        load_run(finished_run.config)
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "null", '"run"', "{}", "", "\x00", "<html>"])
+def test_a_run_json_of_something_else_is_found(finished_run: TrainingRun, record: Path, content: str) -> None:
+    (record / "run.json").write_text(content)
+    with pytest.raises(DamagedRun):
+        load_run(finished_run.config)
+
+
+@pytest.mark.parametrize("name", ["recipe_version", "dataset", "config", "history", "predicted_classes", "best_epoch"])
+def test_a_record_without_a_field_is_found(finished_run: TrainingRun, record: Path, name: str) -> None:
+    fields = json.loads((record / "run.json").read_text())
+    del fields["sha256"], fields[name]
+    (record / "run.json").write_text(json.dumps({**fields, "sha256": runs._checksum(fields)}))
+    with pytest.raises(DamagedRun, match=name):
+        load_run(finished_run.config)
+
+
+def test_a_record_of_another_recipe_or_dataset_is_found(finished_run: TrainingRun, record: Path) -> None:
+    rewrite(record)
+    assert load_run(finished_run.config) is not None
+    rewrite(record, recipe_version=training.RECIPE_VERSION + 1)
+    with pytest.raises(DamagedRun, match="another recipe"):
+        load_run(finished_run.config)
+    rewrite(record, recipe_version=training.RECIPE_VERSION, dataset="other data")
+    with pytest.raises(DamagedRun, match="another recipe or dataset"):
+        load_run(finished_run.config)
+
+
+def test_a_new_recipe_finds_no_old_record(
+    finished_run: TrainingRun, record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (training, runs):
+        monkeypatch.setattr(module, "RECIPE_VERSION", training.RECIPE_VERSION + 1)
+    assert load_run(finished_run.config) is None
+
+
+def test_a_record_under_the_key_of_another_configuration_is_found(finished_run: TrainingRun, record: Path) -> None:
+    other = dataclasses.replace(finished_run.config, seed=1)
+    shutil.copytree(record, record.with_name(other.key))
+    with pytest.raises(DamagedRun, match="another configuration"):
+        load_run(other)
+
+
+def test_weights_of_another_network_are_found(finished_run: TrainingRun, runs_folder: Path) -> None:
+    for weights in (
+        {name: array for name, array in finished_run.weights.items() if name != "block_5/bias"},
+        {**finished_run.weights, "block_5/bias": np.zeros(11, np.float32)},
+        {**finished_run.weights, "dense/bias": np.zeros(10, np.float32)},
+    ):
+        save_run(dataclasses.replace(finished_run, weights=weights))
+        with pytest.raises(DamagedRun, match="weights"):
+            load_run(finished_run.config)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_history_with_values_that_are_no_numbers_is_found(
+    finished_run: TrainingRun, record: Path, number: str
+) -> None:
+    path = record / "run.json"
+    changed = path.read_text().replace(json.dumps(finished_run.history["train_loss"][0]), number)
+    assert number in changed
+    path.write_text(changed)
+    with pytest.raises(DamagedRun):
+        load_run(finished_run.config)
+
+
+def test_a_history_with_values_that_are_no_numbers_is_not_recorded(
+    finished_run: TrainingRun, runs_folder: Path
+) -> None:
+    history = {**finished_run.history, "test_loss": [0.5, float("nan")]}
+    with pytest.raises(ValueError, match="JSON"):
+        save_run(dataclasses.replace(finished_run, history=history))
+    assert load_run(finished_run.config) is None
+    assert everything_in(runs_folder) == []
+
+
+def test_a_half_written_temporary_folder_is_not_a_record(
+    finished_run: TrainingRun, runs_folder: Path, assert_same_run: CompareRuns
+) -> None:
+    leftover = runs_folder / f".{finished_run.config.key}.12345.part"
+    leftover.mkdir(parents=True)
+    (leftover / "weights.npz").write_bytes(b"half")
+    assert load_run(finished_run.config) is None
+    save_run(finished_run)
+    assert_same_run(load_run(finished_run.config), finished_run)
+
+
+def test_a_record_takes_the_place_of_an_older_one(
+    finished_run: TrainingRun, record: Path, runs_folder: Path, assert_same_run: CompareRuns
+) -> None:
+    newer = dataclasses.replace(finished_run, seconds=12.5)
+    (record / "stray file").write_text("of the older record")
+    save_run(newer)
+    assert_same_run(load_run(finished_run.config), newer)
+    assert len(everything_in(runs_folder)) == 3
+
+
+@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["savez", "_to_json", "replace"])
+def test_a_failing_save_leaves_nothing_that_looks_whole(
+    finished_run: TrainingRun, runs_folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr({"savez": np, "_to_json": runs, "replace": runs.os}[step], step, fail)
+    with pytest.raises(type(error)):
+        save_run(finished_run)
+    assert load_run(finished_run.config) is None
+    assert everything_in(runs_folder) == []
+
+
+@pytest.mark.parametrize("step", ["savez", "_to_json"])
+def test_a_save_that_fails_while_writing_leaves_the_older_record(
+    finished_run: TrainingRun,
+    record: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    assert_same_run: CompareRuns,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr({"savez": np, "_to_json": runs}[step], step, fail)
+    with pytest.raises(OSError, match="no space"):
+        save_run(dataclasses.replace(finished_run, seconds=12.5))
+    assert_same_run(load_run(finished_run.config), finished_run)
+
+
+def test_recorded_runs_are_not_computed_again(
+    finished_run: TrainingRun, record: Path, computed: list[TrainingConfig], assert_same_run: CompareRuns
+) -> None:
+    lines: list[str] = []
+    first, second = get_runs([finished_run.config, finished_run.config], lines.append)
+    assert_same_run(first, finished_run)
+    assert_same_run(second, finished_run)
+    assert (computed, lines) == ([], [])
+
+
+def test_runs_come_in_the_order_asked_for_with_their_parents_computed_first(
+    config: TrainingConfig, runs_folder: Path, computed: list[TrainingConfig]
+) -> None:
+    unpruned, first, second = round_configs(config, "article", 0.2, 2)
+    other = dataclasses.replace(config, seed=1)
+    found = get_runs([second, other, unpruned, second])
+    assert [run.config for run in found] == [second, other, unpruned, second]
+    assert computed == [unpruned, first, second, other]
+    assert load_run(first) is not None
+
+
+def test_only_what_is_missing_is_computed(config: TrainingConfig, record: Path, computed: list[TrainingConfig]) -> None:
+    unpruned, first = round_configs(config, "article", 0.2, 1)
+    get_runs([unpruned, first])
+    assert computed == [first]
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "another configuration"])
+def test_a_damaged_record_is_named_and_computed_again(
+    finished_run: TrainingRun,
+    record: Path,
+    computed: list[TrainingConfig],
+    damage: str,
+    assert_same_run: CompareRuns,
+) -> None:
+    wanted = finished_run.config
+    if damage == "changed":
+        change_byte(record / "weights.npz", 1000, 4)
+    elif damage == "missing":
+        (record / "weights.npz").unlink()
+    else:
+        wanted = dataclasses.replace(wanted, seed=1)
+        record.rename(record.with_name(wanted.key))
+    lines: list[str] = []
+    (run,) = get_runs([wanted], lines.append)
+    assert computed == [wanted]
+    assert [line for line in lines if wanted.key in line and "again" in line] == lines[:1] != []
+    assert_same_run(load_run(wanted), run)
+
+
+def test_no_runs_are_asked_for_and_none_are_given(runs_folder: Path, computed: list[TrainingConfig]) -> None:
+    assert get_runs([]) == []

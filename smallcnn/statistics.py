@@ -1,0 +1,79 @@
+"""How far a measured accuracy can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from smallcnn.training import TrainingRun
+
+
+def wilson_interval(correct: int, images: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval (Wilson 1927) of an accuracy measured on `images` independent images.
+
+    Returns:
+        Lower and upper end, 0 to 1; with z = 1.96 the interval holds the true accuracy 95 times in 100.
+    """
+    share = correct / images
+    centre = share + z**2 / (2 * images)
+    half_width = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    scale = 1 + z**2 / images
+    return (centre - half_width) / scale, (centre + half_width) / scale
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and the sample standard deviation; the deviation of a single value is NaN."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def is_above(values: Sequence[float], others: Sequence[float]) -> bool | None:
+    """Whether `values` exceed `others`, measured with the same seeds; None where that is unclear.
+
+    Clear is a mean difference of more than twice its standard error, of values paired by position: a coarse rule for a
+    few seeds, and one seed never tells.
+    """
+    mean, deviation = mean_and_deviation(np.subtract(values, others))
+    margin = 2 * deviation / math.sqrt(len(values))
+    return True if mean > margin else False if mean < -margin else None
+
+
+def never(answers: Sequence[bool | None]) -> bool | None:
+    """Whether all `answers` are no: False if one is yes, else None if one is unclear."""
+    return False if True in answers else None if None in answers else True
+
+
+def unanimous(answers: Sequence[bool]) -> bool | None:
+    """True if all seeds say yes, False if all say no, None if they disagree."""
+    return answers[0] if len(set(answers)) == 1 else None
+
+
+def reaches(accuracies: Sequence[float], figure: float, images: int = 10_000) -> bool | None:
+    """Whether the best of `accuracies` reaches `figure`; None if it falls short by less than its uncertainty."""
+    highest = max(accuracies)
+    _, high = wilson_interval(round(highest * images), images)
+    return True if highest >= figure else None if figure <= high else False
+
+
+def accuracy_of_other_half(run: TrainingRun, splits: int = 200) -> float:
+    """Estimates the accuracy at the best epoch when other images choose the epoch than those that measure it.
+
+    The test set is split at random into halves, `splits` times; one half chooses the epoch and the other measures its
+    accuracy, then the other way round. The mean over all of them is returned (0 to 1). Epochs before
+    `config.gradual_epochs` cannot be chosen, as in training.
+    """
+    images = len(run.predicted_classes)
+    correct = np.ones((run.epochs_run, images), bool)
+    for epoch, wrong in enumerate(run.misclassified):
+        correct[epoch, wrong] = False
+    correct = correct[max(run.config.gradual_epochs - 1, 0) :]
+    generator = np.random.default_rng(0)
+    accuracies = []
+    for _ in range(splits):
+        order = generator.permutation(images)
+        halves = order[: images // 2], order[images // 2 :]
+        for chooser, judge in (halves, halves[::-1]):
+            chosen = correct[:, chooser].sum(axis=1).argmax()
+            accuracies.append(correct[chosen, judge].mean())
+    return float(np.mean(accuracies))

@@ -1,0 +1,189 @@
+"""The tables of the chapters, as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from IPython.display import Markdown
+
+from smallcnn.models import Architecture, convolution_kernels, count_prunable, count_trainable, layers
+from smallcnn.statistics import accuracy_of_other_half, mean_and_deviation, wilson_interval
+from smallcnn.training import TrainingRun
+
+if TYPE_CHECKING:
+    from smallcnn.chapters import Chapter
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> str:
+    """Lays out a Markdown table; the first `left` columns are aligned left, the others, numbers, right."""
+    align = [":--" if column < left else "--:" for column in range(len(header))]
+    lines = [header, align, *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """Shows 0 to 1 as per cent, with a narrow space before the sign."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}\u202f%"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Shows accuracies (0 to 1) as mean ± standard deviation in per cent, or the one value there is."""
+    mean, deviation = mean_and_deviation(values)
+    return percent(mean) if math.isnan(deviation) else f"{100 * mean:.2f}\u00a0±\u00a0{100 * deviation:.2f}\u202f%"
+
+
+def layer_table(architecture: Architecture) -> Markdown:
+    """The layers with their output shapes and parameters, and the totals."""
+    listed = layers(architecture)
+    rows = [
+        (
+            layer.name,
+            layer.kind,
+            "×".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}",
+            f"{layer.trainable:,}",
+        )
+        for layer in listed
+    ]
+    total, trainable = (sum(getattr(layer, name) for layer in listed) for name in ("parameters", "trainable"))
+    rows.append(("**all**", "", "", f"**{total:,}**", f"**{trainable:,}**"))
+    return Markdown(table(("layer", "what it does", "output shape", "parameters", "trainable"), rows, left=2))
+
+
+def parameter_table(chapter: Chapter) -> Markdown:
+    """The parameters of a chapter, published and as used; what was changed is in bold."""
+    rows = []
+    for name, parameter in chapter.published.items():
+        used = f"**{chapter.parameters[name]}** (changed)" if name in chapter.changed else chapter.parameters[name]
+        unit = f" ({parameter.unit})" if parameter.unit else ""
+        rows.append((f"`{name}`", parameter.help + unit, parameter.default, used))
+    return Markdown(table(("parameter", "meaning", "published", "used here"), rows, left=2))
+
+
+def run_table(runs: Sequence[TrainingRun]) -> Markdown:
+    """One line for each seed, and their mean ± standard deviation."""
+    rows = [
+        (
+            run.config.seed,
+            percent(run.best_test_accuracy),
+            run.best_epoch,
+            percent(run.final_test_accuracy),
+            percent(accuracy_of_other_half(run)),
+            run.epochs_run,
+        )
+        for run in runs
+    ]
+    if len(runs) > 1:
+        bests, finals = ([getattr(run, f"{name}_test_accuracy") for run in runs] for name in ("best", "final"))
+        others = [accuracy_of_other_half(run) for run in runs]
+        rows.append(("mean ± s.d.", spread(bests), "", spread(finals), spread(others), ""))
+    header = (
+        "seed",
+        "best test accuracy",
+        "at epoch",
+        "after the last epoch",
+        "epoch chosen by other images",
+        "epochs",
+    )
+    return Markdown(table(header, rows))
+
+
+def result_sentence(runs: Sequence[TrainingRun]) -> Markdown:
+    """What the first seed reached, how sure that is, and what all seeds say."""
+    run = runs[0]
+    images = len(run.predicted_classes)
+    correct = int(run.history["test_correct"][run.best_epoch - 1])
+    low, high = wilson_interval(correct, images)
+    text = (
+        f"With seed {run.config.seed} the network classifies {correct:,} of {images:,} test images correctly, "
+        f"**{percent(run.best_test_accuracy)}**, after epoch {run.best_epoch} of {run.epochs_run}. That many "
+        f"images fix an accuracy only to within {percent(low)} to {percent(high)} (95 % interval)."
+    )
+    if len(runs) > 1:
+        values = [run.best_test_accuracy for run in runs]
+        text += (
+            f" Over {len(runs)} seeds the best test accuracy is {spread(values)}, "
+            f"from {percent(min(values))} to {percent(max(values))}."
+        )
+    return Markdown(text)
+
+
+def provenance_table(runs: Iterable[TrainingRun]) -> Markdown:
+    """Where the numbers of a page come from: the record of each run, and what made it."""
+    rows = []
+    for run in runs:
+        made = dict(run.provenance)
+        date, machine = made.pop("date")[:10], f"{made.pop('processor')}, {made.pop('system')}"
+        software = ", ".join(f"{name} {version}" for name, version in made.items())
+        rows.append((f"`runs/{run.config.key}`", run.config.label, run.config.engine, date, machine, software))
+    return Markdown(table(("record", "run", "engine", "trained on", "machine", "software"), rows, left=6))
+
+
+def claim_table(rows: Iterable[tuple[str, str, bool | None]]) -> Markdown:
+    """Claims of the article beside what was measured here; None where that is unclear."""
+    verdicts = {True: "✓ seen here", False: "✗ not seen here", None: "– unclear"}
+    return Markdown(
+        table(
+            ("the article", "measured here", ""),
+            [(claim, found, verdicts[seen]) for claim, found, seen in rows],
+            left=3,
+        )
+    )
+
+
+def round_table(rounds: Sequence[Sequence[TrainingRun]], gradual: Sequence[TrainingRun]) -> Markdown:
+    """The rounds of pruning with all their counts, and the gradual schedule in the last line.
+
+    Args:
+        rounds: for each round, from 0, its run with each seed.
+        gradual: the gradually pruned run with each seed.
+    """
+    rows, before = [], 0
+    for number, runs in enumerate(rounds):
+        counts = pruning_counts(runs[0])
+        fraction = runs[0].config.pruned_fractions[-1] if number else math.nan
+        pruned = f"{before - counts['remaining']:,}" if number else "–"
+        rows.append((number, percent(fraction), pruned, *_count_cells(counts), *_accuracy_cells(runs)))
+        before = counts["remaining"]
+    counts = pruning_counts(gradual[0])
+    rows.append(("gradual, per layer", "–", "–", *_count_cells(counts), *_accuracy_cells(gradual)))
+    header = (
+        "round", "fraction pruned", "pruned in the round", f"left of {counts['prunable']:,}", "pruned in all",
+        "trainable left", "seeds", "accuracy",
+    )  # fmt: skip
+    return Markdown(table(header, rows))
+
+
+def survivors_table(runs: Mapping[str, TrainingRun]) -> Markdown:
+    """What is left in the kernel of each layer, a column for each run: weights, and per cent of the layer."""
+    first = next(iter(runs.values()))
+    rows = []
+    for name, kernel in convolution_kernels(first.weights).items():
+        cells = [np.count_nonzero(run.weights[name]) for run in runs.values()]
+        rows.append(
+            (name, f"{kernel.size:,}", *(f"{cell:,} ({100 * cell / kernel.size:.0f}\u202f%)" for cell in cells))
+        )
+    return Markdown(table(("kernel", "weights", *runs), rows))
+
+
+def pruning_counts(run: TrainingRun) -> dict[str, Any]:
+    """The counts of a pruned network: prunable, remaining, pruned_fraction (0 to 1), trainable_remaining."""
+    prunable = count_prunable(run.config.architecture)
+    remaining = sum(int(np.count_nonzero(kernel)) for kernel in convolution_kernels(run.weights).values())
+    return {
+        "prunable": prunable,
+        "remaining": remaining,
+        "pruned_fraction": (prunable - remaining) / prunable,
+        "trainable_remaining": count_trainable(run.config.architecture) - (prunable - remaining),
+    }
+
+
+def _count_cells(counts: Mapping[str, Any]) -> tuple[str, str, str]:
+    return f"{counts['remaining']:,}", percent(counts["pruned_fraction"]), f"{counts['trainable_remaining']:,}"
+
+
+def _accuracy_cells(runs: Sequence[TrainingRun]) -> tuple[int, str]:
+    return len(runs), spread([run.best_test_accuracy for run in runs])

@@ -12,32 +12,31 @@ of 8 or 16 images, and a convolution is nothing but "weight × vector" added up,
 **Sums stay in registers.** A small tile of outputs, some filters × some columns, is held in registers while all
 channels and taps are added, so that every load feeds several multiply-adds. `_tile` weighs the possible tiles.
 
-**A pack stays in the cache.** Each pipeline takes one pack at a time and does everything with it that can be done
-before sums over the whole batch are needed.
+**Few passes over memory.** Whatever can be said in one formula is computed in one loop: normalisation, pooling and
+dropout together, bias and ReLU at the end of a convolution, the gradients of all three while they are read.
 
-Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) is what needs those sums. A block of the network computes
+Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) needs sums over the whole batch. A block of the network
+computes
 
     x = max(kernel ∗ input + bias, 0),   x̂ = (x − μ) / √(σ² + ε),   y = γ x̂ + β,   output = dropout(pool(y)).
 
-A training step makes four kinds of passes, each with sums over the batch before the next; g is ∂loss/∂y:
-
-    forward    of each block: its input and x, with Σx and Σx² of each channel           `_forward_pipeline`
-    head       scores of the classes; and back to the output of the last block           `_scores_pipeline`,
-               with Σg and Σg·(x − μ)                                                    `_head_pipeline`
-    activate   of each block: from output and sums back to kernel ∗ input + bias         `_activation_pipeline`
-    backward   of each block: gradients of kernel and input, with the sums one before    `_backward_pipeline`
-
-Each pack's sums are kept and then added in the order of the packs, so that the same configuration gives the same bits.
-What is left works on a few thousand numbers and is NumPy: statistics, softmax, Adam.
+A training step is three pipelines. `_forward_pipeline` goes from images to the probabilities of the classes, and keeps
+input, x, μ and 1/√(σ² + ε) of every block. `_backward_pipeline` goes back from there to the gradients of all weights; g
+is ∂loss/∂y. `_update_pipeline` then changes the weights. Stages that walk over the images share out the packs among the
+cores. Each pack's sums are kept and then added in the order of the packs, so that the same configuration gives the same
+bits on any number of cores. NumPy is left with gathering the images of a batch.
 
 In Halide a `Func` is a formula over coordinates, innermost first, and its schedule says in which loops it is computed.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import halide as hl
@@ -52,12 +51,10 @@ BORDER = KERNEL_SIZE - 1
 EPSILON = 1e-3  # of batch normalisation, as in Keras
 MOMENTUM = 0.99  # of its moving statistics
 BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-7
-PACKS_PER_CALL = 1
 STRIP_BYTES = 16384
 
-PACKS, IMAGES = -1, -2  # sizes that are known at the call only
-
 lane, column, row, channel, pack = (hl.Var(name) for name in ("lane", "column", "row", "channel", "pack"))
+number, which = hl.Var("number"), hl.Var("which")
 MAPS = (lane, column, row, channel, pack)
 
 
@@ -113,11 +110,11 @@ def describe_blocks(architecture: Architecture) -> list[Block]:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the compiler may know of an array.
+    """What the compiler knows of an array.
 
     Attributes:
-        sizes: of its axes, outermost first; PACKS or IMAGES for one that is known at the call only.
-        border: pixels around each map that hold zeros; a pipeline that writes the array sees none of them.
+        sizes: of its axes, outermost first.
+        border: pixels around each map, beyond `sizes`.
         type: of its elements.
     """
 
@@ -129,126 +126,134 @@ class Shape:
         """Declares the array as something that a pipeline reads."""
         types = {"float32": hl.Float(32), "uint8": hl.UInt(8), "int32": hl.Int(32), "uint32": hl.UInt(32)}
         parameter = hl.ImageParam(types[self.type], len(self.sizes), name.replace("/", "_"))
-        self.fix(parameter, self.border)
+        self.fix(parameter)
         return parameter
 
-    def fix(self, array: Any, seen_border: int = 0) -> None:
+    def fix(self, array: Any) -> None:
         """Tells the compiler the sizes and strides of a parameter or an output."""
         stride = 1
-        for dimension, size in enumerate(reversed(self.sizes)):
-            if size < 0:
-                break
-            is_map = dimension in (1, 2)
-            seen = seen_border * is_map
-            array.dim(dimension).set_bounds(-seen, size + 2 * seen).set_stride(stride)
-            stride *= size + 2 * self.border * is_map
+        for dimension, (first, size) in enumerate(zip(self._first, self._allocated, strict=True)):
+            array.dim(dimension).set_bounds(first, size).set_stride(stride)
+            stride *= size
 
-    def view(self, array: np.ndarray, packs: slice, inside: bool = False) -> hl.Buffer | np.ndarray:
-        """Gives an array, or the packs of it that a call handles, as a pipeline that reads or (inside) writes it."""
-        if self.sizes[0] == IMAGES:
-            return array  # which may be read-only, and a Buffer may not
-        buffer, outermost = hl.Buffer(array), array.ndim - 1
-        if self.border:
-            buffer.set_min([-self.border * (dimension in (1, 2)) for dimension in range(array.ndim)])
-            for dimension in (1, 2) if inside else ():
-                buffer = buffer.cropped(dimension, 0, self.sizes[outermost - dimension])
-        return buffer.cropped(outermost, packs.start, packs.stop - packs.start) if self.sizes[0] == PACKS else buffer
+    def buffer(self, array: np.ndarray) -> hl.Buffer:
+        """Gives an array as a pipeline reads or writes it."""
+        buffer = hl.Buffer(array)
+        buffer.set_min(self._first)
+        return buffer
 
-    def allocate(self, packs: int) -> np.ndarray:
+    def allocate(self) -> np.ndarray:
         """Makes the array, of zeros, where vectors are aligned with the lines of the cache."""
-        sizes = [packs if size == PACKS else size for size in self.sizes]
-        for axis in (-2, -3) if self.border else ():
-            sizes[axis] += 2 * self.border
-        room = np.zeros(int(np.prod(sizes)) + 16, self.type)
+        count = math.prod(self._allocated)
+        room = np.zeros(count + 64, self.type)
         start = -room.ctypes.data % 64 // room.itemsize
-        return room[start : start + int(np.prod(sizes))].reshape(sizes)
+        return room[start : start + count].reshape(self._allocated[::-1])
+
+    @property
+    def _allocated(self) -> list[int]:
+        """Sizes with the border, innermost first as in Halide."""
+        border = self._border
+        return [size + 2 * border[dimension] for dimension, size in enumerate(reversed(self.sizes))]
+
+    @property
+    def _first(self) -> list[int]:
+        return [-border for border in self._border]
+
+    @property
+    def _border(self) -> list[int]:
+        return [self.border if dimension in (1, 2) else 0 for dimension in range(len(self.sizes))]
 
 
-def maps_shape(channels: int, size: int, border: int = 0) -> Shape:
-    """The shape of `channels` maps of `size` × `size` pixels."""
-    return Shape((PACKS, channels, size, size, LANES), border)
-
-
-def describe_arrays(blocks: Sequence[Block]) -> dict[str, Shape]:
-    """The arrays of a network by name."""
+def describe_arrays(blocks: Sequence[Block], packs: int, is_dense: bool) -> dict[str, Shape]:
+    """The arrays of a network by name, for batches of so many packs."""
     last = blocks[-1]
-    dense = (last.output_size, last.output_size, last.filters, CLASSES)
+    dense_kernel = Shape((last.output_size, last.output_size, last.filters, CLASSES))
     shapes = {
-        "images": Shape((IMAGES, IMAGE_SIZE, IMAGE_SIZE), type="uint8"),
-        "order": Shape((PACKS, LANES), type="int32"),
-        "lane_mask": Shape((PACKS, LANES)),
-        blocks[0].input: maps_shape(1, IMAGE_SIZE),
-        "scores": Shape((PACKS, CLASSES, LANES)),
-        "score_gradient": Shape((PACKS, LANES, CLASSES)),
-        "dense/kernel": Shape(dense),
-        "dense/kernel_gradient": Shape((PACKS, *dense)),
+        "images": Shape((packs, LANES, IMAGE_SIZE, IMAGE_SIZE), type="uint8"),
+        "labels": Shape((packs, LANES), type="uint8"),
+        "lane_mask": Shape((packs, LANES)),
+        "training": Shape((1,), type="int32"),
+        "dropout_key": Shape((2,), type="uint32"),
+        blocks[0].input: Shape((packs, 1, IMAGE_SIZE, IMAGE_SIZE, LANES)),
+        "probabilities": Shape((packs, CLASSES, LANES)),
+        "loss_and_correct": Shape((2,)),
+        "score_gradient": Shape((packs, LANES, CLASSES)),
+        "dense/kernel": dense_kernel,
+        "dense/bias": Shape((CLASSES,)),
     }
+    if is_dense:
+        shapes |= {"dense/kernel_gradient": dense_kernel, "dense/bias_gradient": Shape((CLASSES,))}
     for block in blocks:
-        kernel = (KERNEL_SIZE, KERNEL_SIZE, block.channels, block.filters)
+        kernel = Shape((KERNEL_SIZE, KERNEL_SIZE, block.channels, block.filters))
+        of_channels = Shape((block.filters,))
+        maps = Shape((packs, block.filters, block.size, block.size, LANES))
+        output = Shape((packs, block.filters, block.output_size, block.output_size, LANES))
         of_block = {
-            "kernel": Shape(kernel),
-            "bias": Shape((block.filters,)),
-            "activation": maps_shape(block.filters, block.size),
-            "activation_sums": Shape((PACKS, block.filters, 2)),
-            "normalisation": Shape((block.filters, 3)),
-            "dropout_keys": Shape((3,), type="uint32"),
-            "output": maps_shape(block.filters, block.output_size),
-            "output_gradient": maps_shape(block.filters, block.output_size),
-            "gradient_sums": Shape((PACKS, block.filters, 2)),
-            "coefficients": Shape((block.filters, 3)),
-            "convolution_gradient": maps_shape(block.filters, block.size, BORDER),
-            "kernel_gradient": Shape((PACKS, *kernel)),
-            "bias_gradient": Shape((PACKS, block.filters)),
+            "kernel": kernel,
+            "bias": of_channels,
+            "gamma": of_channels,
+            "beta": of_channels,
+            "moving_mean": of_channels,
+            "moving_variance": of_channels,
+            "activation": maps,
+            "mean": of_channels,
+            "variance": of_channels,
+            "inverse": of_channels,
+            "normalisation": Shape((block.filters, 2)),
+            "output": output,
+            "output_gradient": output,
+            "convolution_gradient": dataclasses.replace(maps, border=BORDER),
+            "kernel_gradient": kernel,
+            "bias_gradient": of_channels,
+            "gamma_gradient": of_channels,
+            "beta_gradient": of_channels,
         }
         shapes |= {block.name(name): shape for name, shape in of_block.items()}
     return shapes
 
 
-class Arrays:
-    """The arrays that one pipeline reads, declared when they are first asked for, by name."""
+class Stages:
+    """The named stages of one pipeline. What it does not compute itself is an array that it reads."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self._shapes = shapes
-        self._declared: dict[str, hl.ImageParam] = {}
+        self._read: dict[str, hl.ImageParam] = {}
+        self._written: dict[str, hl.Func] = {}
 
-    def __getitem__(self, name: str) -> hl.ImageParam:
-        if name not in self._declared:
-            self._declared[name] = self._shapes[name].declare(name)
-        return self._declared[name]
+    def __getitem__(self, name: str) -> Any:
+        if name in self._written:
+            return self._written[name]
+        if name not in self._read:
+            self._read[name] = self._shapes[name].declare(name)
+        return self._read[name]
 
-    def compile(self, outputs: Mapping[str, hl.Func]) -> Pipeline:
-        """Compiles the pipeline that writes `outputs`."""
-        for name, output in outputs.items():
-            self._shapes[name].fix(output.output_buffer())
-        target = hl.get_host_target().with_feature(hl.TargetFeature.NoAsserts)
-        inputs = [hl.Argument(parameter) for parameter in self._declared.values()]
-        call = hl.Pipeline(list(outputs.values())).compile_to_callable(inputs, target)
-        return Pipeline(call, tuple(self._declared), tuple(outputs))
+    def __setitem__(self, name: str, stage: hl.Func) -> None:
+        self._shapes[name].fix(stage.output_buffer())
+        self._written[name] = stage
 
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Compiled stages, and the names of the arrays that they read and write, in the order of the arguments."""
-
-    call: Callable[..., None]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
+    def compile(self, arrays: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        """Compiles the pipeline and ties it to the arrays that it reads and writes."""
+        target = hl.get_host_target()
+        for unneeded in (hl.TargetFeature.NoAsserts, hl.TargetFeature.NoBoundsQuery):
+            target = target.with_feature(unneeded)
+        inputs = [hl.Argument(parameter) for parameter in self._read.values()]
+        call = hl.Pipeline(list(self._written.values())).compile_to_callable(inputs, target)
+        return partial(call, *(self._shapes[name].buffer(arrays[name]) for name in (*self._read, *self._written)))
 
 
 # --- Stages: formulas, and the loops that compute them ---
 
 
-def _read_images(images: hl.ImageParam, order: hl.ImageParam) -> hl.Func:
-    """Gathers the images of a batch into lanes, as numbers from 0 to 1."""
+def _read_images(images: hl.ImageParam) -> hl.Func:
+    """Turns images into lanes, as numbers from 0 to 1."""
     pixel = hl.Func("pixel")
-    which = hl.unsafe_promise_clamped(order[lane, pack], 0, images.dim(2).extent() - 1)
-    pixel[MAPS] = hl.f32(images[column, row, which]) / 255.0
+    pixel[MAPS] = hl.f32(images[column, row, lane, pack]) / 255.0
     return _vector_by_vector(pixel)
 
 
 def _vector_by_vector(stage: hl.Func) -> hl.Func:
     """Schedules a stage without sums: one pass over memory, a vector at a time."""
-    return stage.compute_root().reorder(*MAPS).vectorize(lane, LANES)
+    return stage.compute_root().reorder(*MAPS).vectorize(lane, LANES).parallel(pack)
 
 
 def _convolve(
@@ -274,7 +279,7 @@ def _convolve(
     result.compute_root().split(channel, outer_channel, channel, tile_filters, hl.TailStrategy.ShiftInwards)
     result.split(column, outer_column, column, tile_columns, hl.TailStrategy.ShiftInwards)
     result.reorder(lane, channel, column, outer_channel, outer_column, row, pack)
-    result.vectorize(lane, LANES).unroll(channel).unroll(column)
+    result.vectorize(lane, LANES).unroll(channel).unroll(column).parallel(pack)
     total.compute_at(result, outer_channel).reorder(*MAPS).vectorize(lane, LANES).unroll(channel).unroll(column)
     sums = total.update().reorder(lane, channel, column, tap.x, tap.y, tap.z, row, pack)
     sums.vectorize(lane, LANES).unroll(channel).unroll(column).unroll(tap.x).unroll(tap.y)
@@ -311,7 +316,6 @@ def _channel_sums(first: hl.Func, second: hl.Func, size: int, lane_mask: hl.Imag
     """Sums two functions of a pixel over the pixels and images of a pack: `[pack, channel, 2]`."""
     pixel = hl.RDom([(0, size), (0, size)], "pixel")
     image = hl.RDom([(0, LANES)], "image")
-    which = hl.Var("which")
     by_lane, result = hl.Func("by_lane"), hl.Func("channel_sums")
     at = (lane, pixel.x, pixel.y, channel, pack)
     by_lane[lane, channel, pack] = (hl.f32(0), hl.f32(0))
@@ -322,18 +326,60 @@ def _channel_sums(first: hl.Func, second: hl.Func, size: int, lane_mask: hl.Imag
     result[which, channel, pack] += lane_mask[image.x, pack] * hl.select(which == 0, of_image[0], of_image[1])
 
     result.compute_root().unroll(which, 2)
-    result.update().reorder(which, image.x, channel, pack).unroll(which, 2)
+    result.update().reorder(which, image.x, channel, pack).unroll(which, 2).parallel(pack)
     by_lane.compute_at(result, channel).vectorize(lane, LANES)
     by_lane.update().reorder(lane, pixel.x, pixel.y, channel, pack).vectorize(lane, LANES)
     return result
 
 
-def _normalised(block: Block, arrays: Arrays) -> Callable[..., hl.Expr]:
-    """y = γ x̂ + β as one multiply-add, for (lane, column, row, channel, pack).
+def _sum_over_packs(by_pack: hl.Func, packs: int, *at: Any) -> hl.Expr:
+    """Adds up what the packs have at `at`, in their order."""
+    return reduce(add, (by_pack[(*at, number)] for number in range(packs)))
 
-    "normalisation" holds for each channel its factor γ/√(σ² + ε), its summand β − μ γ/√(σ² + ε), and μ.
+
+def _set_statistics(block: Block, batch_size: int, stages: Stages) -> None:
+    """Mean and variance over the batch; the variance is the unbiased one, which is what Keras' fused layer keeps.
+
+    Then, from these in training and from the moving ones otherwise, 1/√(σ² + ε), and y = γ x̂ + β as one multiply-add of
+    x: "normalisation" holds its factor and its summand for each channel. Both are divided by what dropout leaves.
     """
-    activation, normalisation = arrays[block.name("activation")], arrays[block.name("normalisation")]
+    activation, square = stages[block.name("activation")], hl.Func("square")
+    square[MAPS] = activation[MAPS] * activation[MAPS]
+    sums = _channel_sums(activation, square, block.size, stages["lane_mask"])
+    packs, count = -(-batch_size // LANES), batch_size * block.size**2
+    moments = hl.Func("moments")  # in double precision, because the variance is a small difference
+    first, second = (_sum_over_packs(_doubled(sums), packs, which, channel) / hl.f64(count) for which in range(2))
+    moments[channel] = (first, hl.max(second - first * first, hl.f64(0)))
+    moments.compute_root()
+    mean, variance, inverse, normalisation = (
+        hl.Func(name) for name in ("mean", "variance", "inverse", "normalisation")
+    )
+    mean[channel] = hl.f32(moments[channel][0])
+    variance[channel] = hl.f32(moments[channel][1] * hl.f64(count / max(count - 1, 1)))
+    stages[block.name("mean")], stages[block.name("variance")] = mean.compute_root(), variance.compute_root()
+
+    training = stages["training"][0] != 0
+    used = hl.select(training, moments[channel][1], hl.f64(stages[block.name("moving_variance")][channel]))
+    inverse[channel] = hl.f32(hl.f64(1) / hl.sqrt(used + hl.f64(EPSILON)))
+    stages[block.name("inverse")] = inverse.compute_root()
+    used = hl.select(training, mean[channel], stages[block.name("moving_mean")][channel])
+    kept = hl.select(training, hl.f32(1 - block.dropout), hl.f32(1))
+    factor = stages[block.name("gamma")][channel] * inverse[channel]
+    summand = stages[block.name("beta")][channel] - used * factor
+    normalisation[which, channel] = hl.select(which == 0, factor, summand) / kept
+    stages[block.name("normalisation")] = normalisation.compute_root().bound(which, 0, 2).unroll(which)
+
+
+def _doubled(stage: hl.Func) -> hl.Func:
+    """The stage in double precision."""
+    doubled = hl.Func("doubled")
+    doubled[which, channel, pack] = hl.f64(stage[which, channel, pack])
+    return doubled
+
+
+def _normalised(block: Block, stages: Stages) -> Callable[..., hl.Expr]:
+    """y = γ x̂ + β for (lane, column, row, channel, pack), divided by what dropout leaves."""
+    activation, normalisation = stages[block.name("activation")], stages[block.name("normalisation")]
     return lambda i, x, y, c, p: normalisation[0, c] * activation[i, x, y, c, p] + normalisation[1, c]
 
 
@@ -342,24 +388,32 @@ def _window(at_column: Any, at_row: Any) -> list[tuple[Any, Any]]:
     return [(2 * at_column + x, 2 * at_row + y) for y in range(2) for x in range(2)]
 
 
-def _output(block: Block, arrays: Arrays) -> hl.Func:
-    """The output of a block: normalised, pooled, with dropout. (Dropout's 1/(1 − p) is in "normalisation".)"""
-    normalised = _normalised(block, arrays)
+def _output(block: Block, stages: Stages) -> hl.Func:
+    """The output of a block: normalised, pooled, with dropout."""
+    normalised = _normalised(block, stages)
     value = normalised(*MAPS)
     if block.pooled:
         value = hl.max(*(normalised(lane, x, y, channel, pack) for x, y in _window(column, row)))
+    dropped = _drop(block, value, stages)
     output = hl.Func("output")
-    output[MAPS] = _drop(block, value, arrays)
+    output[MAPS] = hl.select(stages["training"][0] != 0, dropped, value) if block.dropout else value
     return _vector_by_vector(output)
 
 
-def _drop(block: Block, value: hl.Expr, arrays: Arrays) -> hl.Expr:
+def _drop(block: Block, value: hl.Expr, stages: Stages) -> hl.Expr:
     """Dropout, the same forward and backward: zero where the hash of an element's number is below a threshold."""
     if block.dropout == 0:
         return value
-    keys, size = arrays[block.name("dropout_keys")], block.output_size
-    number = lane + LANES * (column + size * (row + size * (channel + block.filters * pack)))
-    return hl.select(hash_number(hl.u32(number), keys[0], keys[1], hl.u32) >= keys[2], value, 0.0)
+    key, size = stages["dropout_key"], block.output_size
+    element = lane + LANES * (column + size * (row + size * (channel + block.filters * pack)))
+    block_key = hash_number(hl.u32(block.number), key[0], key[1], hl.u32)
+    hashed = hash_number(hl.u32(element), block_key, hl.u32(0), hl.u32)
+    return hl.select(hashed >= hl.u32(dropout_threshold(block.dropout)), value, 0.0)
+
+
+def dropout_threshold(rate: float) -> int:
+    """What a fraction `rate` of all numbers of 32 bits is below."""
+    return min(round(rate * 2**32), 2**32 - 1)
 
 
 def hash_number(number: Any, key: Any, second_key: Any, uint32: Callable[[int], Any] = np.uint32) -> Any:
@@ -373,57 +427,96 @@ def hash_number(number: Any, key: Any, second_key: Any, uint32: Callable[[int], 
     return mixed ^ (mixed >> uint32(16))
 
 
-def _scores(block: Block, output: hl.Func, kernel: hl.ImageParam) -> hl.Func:
-    """The head: Σ kernel × output over all elements of an image, for each class: `[pack, class, lane]`."""
+def _probabilities(block: Block, stages: Stages) -> hl.Func:
+    """The head: for each class Σ kernel × output over all elements of an image, plus bias; then softmax."""
     element = hl.RDom([(0, block.filters), (0, block.output_size), (0, block.output_size)], "element")
-    number, outer_number = hl.Var("class"), hl.Var("outer_class")
-    scores = hl.Func("scores")
-    weight = kernel[number, element.x, element.y, element.z]
-    scores[lane, number, pack] = hl.f32(0)
-    scores[lane, number, pack] += weight * output[lane, element.y, element.z, element.x, pack]
-    scores.compute_root().vectorize(lane, LANES)
+    outer_number = hl.Var("outer_number")
+    scores, powers, probabilities = hl.Func("scores"), hl.Func("powers"), hl.Func("probabilities")
+    weight = stages["dense/kernel"][number, element.x, element.y, element.z]
+    scores[lane, number, pack] = stages["dense/bias"][number]
+    scores[lane, number, pack] += weight * stages[block.name("output")][lane, element.y, element.z, element.x, pack]
+    largest = hl.max(*(scores[lane, each, pack] for each in range(CLASSES)))
+    powers[lane, number, pack] = hl.exp(scores[lane, number, pack] - largest)
+    total = reduce(add, (powers[lane, each, pack] for each in range(CLASSES)))
+    probabilities[lane, number, pack] = powers[lane, number, pack] / total
+
+    for stage in (scores, powers, probabilities):
+        stage.compute_root().vectorize(lane, LANES)
     sums = scores.update().split(number, outer_number, number, CLASSES // 2)
     sums.reorder(lane, number, element.x, element.y, element.z, outer_number, pack)
-    sums.vectorize(lane, LANES).unroll(number)
-    return scores
+    sums.vectorize(lane, LANES).unroll(number).parallel(pack)
+    return probabilities
+
+
+def _loss_and_correct(packs: int, stages: Stages) -> hl.Func:
+    """Sums over the batch: cross-entropy, and images whose likeliest class is the right one."""
+    image = hl.RDom([(0, LANES), (0, packs)], "image")
+    probabilities, of_image, result = stages["probabilities"], hl.Func("of_image"), hl.Func("loss_and_correct")
+    right = hl.unsafe_promise_clamped(hl.i32(stages["labels"][lane, pack]), 0, CLASSES - 1)
+    of_right_class = hl.max(probabilities[lane, right, pack], hl.f32(np.finfo(np.float32).tiny))
+    likeliest = hl.max(*(probabilities[lane, each, pack] for each in range(CLASSES)))
+    is_right = hl.select(probabilities[lane, right, pack] == likeliest, hl.f32(1), hl.f32(0))
+    of_image[which, lane, pack] = stages["lane_mask"][lane, pack] * hl.select(
+        which == 0, -hl.log(of_right_class), is_right
+    )
+    result[which] = hl.f32(0)
+    result[which] += of_image[which, image.x, image.y]
+    of_image.compute_root().bound(which, 0, 2).unroll(which)
+    return result.compute_root()
+
+
+def _score_gradient(batch_size: int, stages: Stages) -> hl.Func:
+    """The gradient of the mean cross-entropy with respect to the scores: `[pack, lane, class]`."""
+    expected = hl.select(hl.i32(stages["labels"][lane, pack]) == number, hl.f32(1), hl.f32(0))
+    gradient = hl.Func("score_gradient")
+    value = stages["probabilities"][lane, number, pack] - expected
+    gradient[number, lane, pack] = stages["lane_mask"][lane, pack] * value / hl.f32(batch_size)
+    return gradient.compute_root()
 
 
 def _output_gradient(kernel: hl.ImageParam, score_gradient: hl.ImageParam) -> hl.Func:
     """The gradient of the last block's output, from that of the scores, `[pack, lane, class]`."""
-    terms = [kernel[number, channel, column, row] * score_gradient[number, lane, pack] for number in range(CLASSES)]
+    terms = (kernel[each, channel, column, row] * score_gradient[each, lane, pack] for each in range(CLASSES))
     gradient = hl.Func("output_gradient")
-    gradient[MAPS] = sum(terms[1:], terms[0])
+    gradient[MAPS] = reduce(add, terms)
     return _vector_by_vector(gradient)
 
 
-def _dense_gradient(output: hl.ImageParam, score_gradient: hl.ImageParam) -> hl.Func:
-    """The gradient of the dense kernel in one pack, `[pack, row, column, channel, class]`."""
+def _set_dense_gradients(block: Block, packs: int, stages: Stages) -> None:
+    """The gradients of a dense head's kernel, `[row, column, channel, class]`, and bias."""
     image = hl.RDom([(0, LANES)], "image")
-    number = hl.Var("class")
-    at = (number, channel, column, row, pack)
-    gradient = hl.Func("dense_gradient")
-    gradient[at] = hl.f32(0)
-    gradient[at] += score_gradient[number, image.x, pack] * output[image.x, column, row, channel, pack]
-    gradient.compute_root().vectorize(number, CLASSES)
-    gradient.update().reorder(number, image.x, channel, column, row, pack).vectorize(number, CLASSES)
-    return gradient
+    output, score_gradient = stages[block.name("output")], stages["score_gradient"]
+    at = (number, channel, column, row)
+    by_pack, kernel_gradient = hl.Func("by_pack"), hl.Func("dense_kernel_gradient")
+    by_pack[(*at, pack)] = hl.f32(0)
+    by_pack[(*at, pack)] += score_gradient[number, image.x, pack] * output[image.x, column, row, channel, pack]
+    by_pack.compute_root().vectorize(number, CLASSES)
+    by_pack.update().reorder(number, image.x, channel, column, row, pack).vectorize(number, CLASSES).parallel(pack)
+    kernel_gradient[at] = _sum_over_packs(by_pack, packs, *at)
+    stages["dense/kernel_gradient"] = kernel_gradient.compute_root().vectorize(number, CLASSES)
+
+    image = hl.RDom([(0, LANES), (0, packs)], "image")
+    bias_gradient = hl.Func("dense_bias_gradient")
+    bias_gradient[number] = hl.f32(0)
+    bias_gradient[number] += score_gradient[number, image.x, image.y]
+    stages["dense/bias_gradient"] = bias_gradient.compute_root()
 
 
-def _gradient_sums(block: Block, output_gradient: Any, arrays: Arrays) -> hl.Func:
-    """Σg and Σg·(x − μ) of each channel; in a pooled map only the maxima have a gradient."""
-    activation, normalisation = arrays[block.name("activation")], arrays[block.name("normalisation")]
+def _gradient_sums(block: Block, stages: Stages) -> hl.Func:
+    """Σg and Σg·(x − μ) of each channel and pack; in a pooled map only the maxima have a gradient."""
+    activation, mean = stages[block.name("activation")], stages[block.name("mean")]
     x = activation[MAPS]
     if block.pooled:
         window = [(lane, x, y, channel, pack) for x, y in _window(column, row)]
-        normalised = _normalised(block, arrays)
+        normalised = _normalised(block, stages)
         is_first = _first_maximum([normalised(*at) for at in window])
         x = activation[window[3]]
         for at, here in zip(window[:3], is_first[:3], strict=True):
             x = hl.select(here, activation[at], x)
     gradient, with_x = hl.Func("gradient"), hl.Func("gradient_with_x")
-    gradient[MAPS] = _drop(block, output_gradient[MAPS], arrays)
-    with_x[MAPS] = gradient[MAPS] * (x - normalisation[2, channel])
-    return _channel_sums(gradient, with_x, block.output_size, arrays["lane_mask"])
+    gradient[MAPS] = _drop(block, stages[block.name("output_gradient")][MAPS], stages)
+    with_x[MAPS] = gradient[MAPS] * (x - mean[channel])
+    return _channel_sums(gradient, with_x, block.output_size, stages["lane_mask"])
 
 
 def _first_maximum(values: Sequence[hl.Expr]) -> list[hl.Expr]:
@@ -438,19 +531,42 @@ def _first_maximum(values: Sequence[hl.Expr]) -> list[hl.Expr]:
     return [is_a, is_b, is_c, hl.logical_not(is_a | is_b | is_c)]
 
 
-def _convolution_gradient(block: Block, arrays: Arrays) -> hl.Func:
-    """The gradient of kernel ∗ input + bias: from that of the output back through pooling, normalisation and ReLU.
+def _set_normalisation_gradients(block: Block, batch_size: int, stages: Stages) -> hl.Func:
+    """The gradients of γ and β; returns what ∂loss/∂x is made of.
 
     With means of g and of g·x̂ over the batch, ∂loss/∂x = γ/√(σ² + ε) · (g − mean(g) − x̂ · mean(g·x̂)). This is linear
-    in g and in x; "coefficients" holds for each channel the factors of g and x, and the summand.
+    in g and in x: the factors of g and x, and the summand, for each channel.
     """
-    output_gradient = hl.Func("dropped")
-    output_gradient[MAPS] = _drop(block, arrays[block.name("output_gradient")][MAPS], arrays)
-    g = _unpool(block, output_gradient, _normalised(block, arrays)) if block.pooled else output_gradient[MAPS]
-    x, coefficients = arrays[block.name("activation")][MAPS], arrays[block.name("coefficients")]
-    value = coefficients[0, channel] * g + (coefficients[1, channel] * x + coefficients[2, channel])
-    result = hl.Func("convolution_gradient")
-    result[MAPS] = hl.select(x > 0.0, value * arrays["lane_mask"][lane, pack], 0.0)
+    sums = _gradient_sums(block, stages)
+    packs, count = -(-batch_size // LANES), batch_size * block.size**2
+    of_sums = [hl.f32(_sum_over_packs(_doubled(sums), packs, which, channel)) for which in range(2)]
+    kept, inverse = hl.f32(1 - block.dropout), stages[block.name("inverse")][channel]
+    beta_gradient, gamma_gradient, coefficients = hl.Func("beta"), hl.Func("gamma"), hl.Func("coefficients")
+    beta_gradient[channel] = of_sums[0] / kept
+    gamma_gradient[channel] = of_sums[1] * inverse / kept
+    stages[block.name("beta_gradient")] = beta_gradient.compute_root()
+    stages[block.name("gamma_gradient")] = gamma_gradient.compute_root()
+    scale = stages[block.name("gamma")][channel] * inverse
+    of_x = -scale * inverse * gamma_gradient[channel] / hl.f32(count)
+    summand = -scale * beta_gradient[channel] / hl.f32(count) - of_x * stages[block.name("mean")][channel]
+    coefficients[channel] = (scale / kept, of_x, summand)
+    return coefficients.compute_root()
+
+
+def _convolution_gradient(block: Block, coefficients: hl.Func, stages: Stages) -> hl.Func:
+    """The gradient of kernel ∗ input + bias, from that of the output back through pooling, normalisation and ReLU.
+
+    Around it lies a border of zeros, for the convolution that goes on from here.
+    """
+    output_gradient, inside = hl.Func("dropped"), hl.Func("inside")
+    output_gradient[MAPS] = _drop(block, stages[block.name("output_gradient")][MAPS], stages)
+    g = _unpool(block, output_gradient, _normalised(block, stages)) if block.pooled else output_gradient[MAPS]
+    x, factors = stages[block.name("activation")][MAPS], coefficients[channel]
+    value = factors[0] * g + (factors[1] * x + factors[2])
+    inside[MAPS] = hl.select(x > 0.0, value * stages["lane_mask"][lane, pack], 0.0)
+    everywhere, inner = hl.Range(), hl.Range(0, block.size)
+    bounds = [everywhere, inner, inner, everywhere, everywhere]
+    result = hl.BoundaryConditions.constant_exterior(inside, 0.0, bounds)
 
     _vector_by_vector(result)
     if block.pooled:
@@ -472,36 +588,39 @@ def _unpool(block: Block, output_gradient: hl.Func, normalised: Callable[..., hl
     return hl.select(here, output_gradient[lane, x // 2, y // 2, channel, pack], 0.0)
 
 
-def _bias_gradient(block: Block, gradient: hl.Func) -> hl.Func:
-    """The gradient of the bias in one pack: a sum over pixels and lanes, of which ghosts are zero."""
+def _bias_gradient(block: Block, packs: int, stages: Stages) -> hl.Func:
+    """The gradient of the bias: a sum over pixels and lanes, of which ghosts are zero."""
     pixel = hl.RDom([(0, block.size), (0, block.size)], "pixel")
     image = hl.RDom([(0, LANES)], "image")
-    by_lane, result = hl.Func("by_lane"), hl.Func("bias_gradient")
+    by_lane, by_pack, result = hl.Func("by_lane"), hl.Func("by_pack"), hl.Func("bias_gradient")
     by_lane[lane, channel, pack] = hl.f32(0)
-    by_lane[lane, channel, pack] += gradient[lane, pixel.x, pixel.y, channel, pack]
-    result[channel, pack] = hl.f32(0)
-    result[channel, pack] += by_lane[image.x, channel, pack]
-    result.compute_root()
-    by_lane.compute_at(result, channel).vectorize(lane, LANES)
+    by_lane[lane, channel, pack] += stages[block.name("convolution_gradient")][lane, pixel.x, pixel.y, channel, pack]
+    by_pack[channel, pack] = hl.f32(0)
+    by_pack[channel, pack] += by_lane[image.x, channel, pack]
+    result[channel] = _sum_over_packs(by_pack, packs, channel)
+    by_pack.compute_root().update().parallel(pack)
+    by_lane.compute_at(by_pack, channel).vectorize(lane, LANES)
     by_lane.update().reorder(lane, pixel.x, pixel.y, channel, pack).vectorize(lane, LANES)
-    return result
+    return result.compute_root()
 
 
-def _kernel_gradient(block: Block, maps: hl.ImageParam, gradient: hl.ImageParam) -> hl.Func:
-    """The gradient of the kernel in one pack: Σ input × gradient over images and pixels.
+def _kernel_gradient(block: Block, packs: int, stages: Stages) -> hl.Func:
+    """The gradient of the kernel: Σ input × gradient over images and pixels.
 
     The three taps of a row and a few filters are summed in registers, over a strip of rows that is small enough for
-    the first-level cache; strips and lanes are added after.
+    the first-level cache; strips, lanes and packs are added after.
     """
+    maps, gradient = stages[block.input], stages[block.name("convolution_gradient")]
     group, width = _filter_group(block.filters)
     rows = _strip_rows(block)
     pixel = hl.RDom([(0, LANES // width), (0, block.size), (0, rows)], "pixel")
     strip = hl.RDom([(0, block.size // rows)], "strip")
     image = hl.RDom([(0, width)], "image")
-    number, tap_column, tap_row, of_strip = (hl.Var(name) for name in ("filter", "tap_column", "tap_row", "of_strip"))
+    tap_column, tap_row, of_strip = (hl.Var(name) for name in ("tap_column", "tap_row", "of_strip"))
     weight = (tap_column, number, tap_row, channel)
     x, y, i = pixel.y, rows * of_strip + pixel.z, width * pixel.x + lane
     in_strip, by_lane, result = hl.Func("in_strip"), hl.Func("by_lane"), hl.Func("kernel_gradient")
+    by_pack = hl.Func("by_pack")
     in_strip[lane, *weight, of_strip, pack] = hl.f32(0)
     in_strip[lane, *weight, of_strip, pack] += (
         maps[i, x + tap_column, y + tap_row, channel, pack]
@@ -509,13 +628,16 @@ def _kernel_gradient(block: Block, maps: hl.ImageParam, gradient: hl.ImageParam)
     )
     by_lane[lane, *weight, pack] = hl.f32(0)
     by_lane[lane, *weight, pack] += in_strip[lane, *weight, strip.x, pack]
-    result[number, channel, tap_column, tap_row, pack] = hl.f32(0)
-    result[number, channel, tap_column, tap_row, pack] += by_lane[image.x, *weight, pack]
+    at = (number, channel, tap_column, tap_row)
+    by_pack[(*at, pack)] = hl.f32(0)
+    by_pack[(*at, pack)] += by_lane[image.x, *weight, pack]
+    result[at] = _sum_over_packs(by_pack, packs, *at)
 
-    outer_number = hl.Var("outer_filter")
+    outer_number = hl.Var("outer_number")
     result.compute_root()
-    result.update().reorder(image.x, number, channel, tap_column, tap_row, pack).atomic().vectorize(image.x, width)
-    by_lane.compute_at(result, pack).bound_extent(number, -(-block.filters // group) * group).vectorize(lane, width)
+    sums = by_pack.compute_root().update().reorder(image.x, *at, pack)
+    sums.atomic().vectorize(image.x, width).parallel(pack)
+    by_lane.compute_at(by_pack, pack).bound_extent(number, -(-block.filters // group) * group).vectorize(lane, width)
     sums = by_lane.update().split(number, outer_number, number, group)
     sums.reorder(lane, tap_column, number, tap_row, channel, outer_number, strip.x, pack)
     sums.vectorize(lane, width).unroll(tap_column).unroll(number)
@@ -552,9 +674,9 @@ def _strip_rows(block: Block) -> int:
     return max(rows, default=1)
 
 
-def _input_gradient(block: Block, arrays: Arrays) -> hl.Func:
+def _input_gradient(block: Block, stages: Stages) -> hl.Func:
     """The gradient of the input: that of the convolution, bordered by zeros, convolved with the turned kernel."""
-    kernel, gradient = arrays[block.name("kernel")], arrays[block.name("convolution_gradient")]
+    kernel, gradient = stages[block.name("kernel")], stages[block.name("convolution_gradient")]
     shifted = hl.Func("shifted")
     shifted[MAPS] = gradient[lane, column - BORDER, row - BORDER, channel, pack]
 
@@ -564,73 +686,73 @@ def _input_gradient(block: Block, arrays: Arrays) -> hl.Func:
     return _convolve(shifted, weight, lambda total: total, (block.filters, block.channels, block.input_size))
 
 
-# --- Pipelines: what happens to a pack between two sums over the batch ---
-
-
-def _forward_pipeline(block: Block, previous: Block | None, shapes: Mapping[str, Shape]) -> Pipeline:
-    """The input of a block, from the activations of the one before or from images; its activations and their sums."""
-    arrays = Arrays(shapes)
-    maps = _read_images(arrays["images"], arrays["order"]) if previous is None else _output(previous, arrays)
-    kernel, bias = arrays[block.name("kernel")], arrays[block.name("bias")]
-    activation = _convolve(
-        maps,
+def _activation(block: Block, stages: Stages) -> hl.Func:
+    """The convolution with bias, and ReLU."""
+    kernel, bias = stages[block.name("kernel")], stages[block.name("bias")]
+    return _convolve(
+        stages[block.input],
         lambda of_filter, of_channel, x, y: kernel[of_filter, of_channel, x, y],
         lambda total: hl.max(total + bias[channel], 0.0),
         (block.channels, block.filters, block.size),
     )
-    square = hl.Func("square")
-    square[MAPS] = activation[MAPS] * activation[MAPS]
-    sums = _channel_sums(activation, square, block.size, arrays["lane_mask"])
-    return arrays.compile(
-        {block.input: maps, block.name("activation"): activation, block.name("activation_sums"): sums}
-    )
 
 
-def _scores_pipeline(block: Block, shapes: Mapping[str, Shape]) -> Pipeline:
-    """The output of the last block and the scores of the classes, without the bias of a dense head."""
-    arrays = Arrays(shapes)
-    output = _output(block, arrays)
-    return arrays.compile({block.name("output"): output, "scores": _scores(block, output, arrays["dense/kernel"])})
+# --- Pipelines: the stages in their order ---
 
 
-def _head_pipeline(block: Block, is_dense: bool, shapes: Mapping[str, Shape]) -> Pipeline:
-    """From the gradient of the scores to that of the last block's output, with its sums, and of a dense kernel."""
-    arrays = Arrays(shapes)
-    gradient = _output_gradient(arrays["dense/kernel"], arrays["score_gradient"])
-    outputs = {
-        block.name("output_gradient"): gradient,
-        block.name("gradient_sums"): _gradient_sums(block, gradient, arrays),
-    }
+def _forward_pipeline(blocks: Sequence[Block], batch_size: int, stages: Stages) -> None:
+    """From images to the probabilities of the classes."""
+    stages[blocks[0].input] = _read_images(stages["images"])
+    for block in blocks:
+        stages[block.name("activation")] = _activation(block, stages)
+        _set_statistics(block, batch_size, stages)
+        stages[block.name("output")] = _output(block, stages)
+    stages["probabilities"] = _probabilities(blocks[-1], stages)
+
+
+def _backward_pipeline(blocks: Sequence[Block], batch_size: int, is_dense: bool, stages: Stages) -> None:
+    """From the probabilities of the classes to their loss and to the gradients of all weights."""
+    packs, last = -(-batch_size // LANES), blocks[-1]
+    stages["loss_and_correct"] = _loss_and_correct(packs, stages)
+    stages["score_gradient"] = _score_gradient(batch_size, stages)
     if is_dense:
-        outputs["dense/kernel_gradient"] = _dense_gradient(arrays[block.name("output")], arrays["score_gradient"])
-    return arrays.compile(outputs)
+        _set_dense_gradients(last, packs, stages)
+    stages[last.name("output_gradient")] = _output_gradient(stages["dense/kernel"], stages["score_gradient"])
+    for block, previous in zip(reversed(blocks), [*reversed(blocks[:-1]), None], strict=True):
+        coefficients = _set_normalisation_gradients(block, batch_size, stages)
+        stages[block.name("convolution_gradient")] = _convolution_gradient(block, coefficients, stages)
+        stages[block.name("bias_gradient")] = _bias_gradient(block, packs, stages)
+        stages[block.name("kernel_gradient")] = _kernel_gradient(block, packs, stages)
+        if previous is not None:
+            stages[previous.name("output_gradient")] = _input_gradient(block, stages)
 
 
-def _activation_pipeline(block: Block, shapes: Mapping[str, Shape]) -> Pipeline:
-    """From the gradient of a block's output to those of its convolution and bias."""
-    arrays = Arrays(shapes)
-    gradient = _convolution_gradient(block, arrays)
-    bias_gradient = _bias_gradient(block, gradient)
-    return arrays.compile({block.name("convolution_gradient"): gradient, block.name("bias_gradient"): bias_gradient})
+def _update_pipeline(stages: Stages) -> None:
+    """Adam (Kingma & Ba 2014, arXiv:1412.6980) as Keras writes it, with ε outside the bias correction.
+
+    Pruned weights stay zero, and the moving statistics follow those of the batch. Each stage is written in the place of
+    what it reads, element by element.
+    """
+    at = hl.Var("at")
+    gradient, rate = stages["gradient"][at], stages["step_size"][0]
+    first, second, weights, moving = (hl.Func(name) for name in ("first", "second", "weights", "moving"))
+    first[at] = stages["first_moment"][at] + hl.f32(1 - BETA_1) * (gradient - stages["first_moment"][at])
+    second[at] = stages["second_moment"][at] + hl.f32(1 - BETA_2) * (gradient**2 - stages["second_moment"][at])
+    step = rate * first[at] / (hl.sqrt(second[at]) + hl.f32(ADAM_EPSILON))
+    weights[at] = stages["mask"][at] * (stages["weights"][at] - step)
+    moving[at] = stages["moving"][at] + hl.f32(1 - MOMENTUM) * (stages["statistics"][at] - stages["moving"][at])
+    for name, stage in {"first_moment": first, "second_moment": second, "weights": weights, "moving": moving}.items():
+        # No element twice, which a last vector that is shifted inwards would do.
+        stages[name] = stage.compute_root().vectorize(at, LANES, hl.TailStrategy.GuardWithIf)
 
 
-def _backward_pipeline(block: Block, previous: Block | None, shapes: Mapping[str, Shape]) -> Pipeline:
-    """From the gradient of a convolution to those of its kernel and input, with the sums of the block before."""
-    arrays = Arrays(shapes)
-    gradient = arrays[block.name("convolution_gradient")]
-    outputs = {block.name("kernel_gradient"): _kernel_gradient(block, arrays[block.input], gradient)}
-    if previous is not None:
-        input_gradient = _input_gradient(block, arrays)
-        outputs[previous.name("output_gradient")] = input_gradient
-        outputs[previous.name("gradient_sums")] = _gradient_sums(previous, input_gradient, arrays)
-    return arrays.compile(outputs)
-
-
-# --- The engine: the order of things, and what is left for NumPy ---
+# --- The engine: what a training step and a prediction are made of ---
 
 
 class HalideEngine:
-    """Trains one network on one thread; see `training.Engine` for the methods.
+    """Trains one network on all cores that Halide may use; see `training.Engine` for the methods.
+
+    The environment variable `HL_NUM_THREADS` limits the cores; the outcome does not depend on their number, to the bit.
 
     Args:
         config: the run; decides the network, the steps of an epoch and dropout.
@@ -648,206 +770,87 @@ class HalideEngine:
                 f"gradual_sparsity is {config.gradual_sparsity}; the Halide engine has no gradual pruning, "
                 "so train with engine='tensorflow'"
             )
-        self._seed, self._batch_size = config.seed, config.batch_size
-        self._images, self._labels = np.ascontiguousarray(train_set.images), train_set.labels
-        self._is_dense = config.architecture.head == "dense"
-        self._blocks = describe_blocks(config.architecture)
-        self._steps = 0
+        self._train_set, self._steps = train_set, 0
+        blocks, batch_size = describe_blocks(config.architecture), config.batch_size
+        is_dense = config.architecture.head == "dense"
+        shapes = describe_arrays(blocks, -(-batch_size // LANES), is_dense)
+        arrays = {name: shape.allocate() for name, shape in shapes.items()}
+        arrays["lane_mask"].reshape(-1)[:batch_size] = 1
+        arrays["dropout_key"][0] = np.random.SeedSequence(config.seed).generate_state(1)[0]
+        if not is_dense:  # global average pooling is a dense layer with a fixed kernel and no bias
+            arrays["dense/kernel"][:] = np.eye(CLASSES) / blocks[-1].output_size ** 2
 
+        # What the update reads and writes lies in vectors, of which the other pipelines have the parts.
         self._names = list(weights)
-        self._moving = {name: array.astype(np.float32) for name, array in weights.items() if "/moving_" in name}
-        trained = {name: array for name, array in weights.items() if name not in self._moving}
-        self._flat_weights, self._trained = flatten(trained)
-        self._flat_mask, _ = flatten({name: masks.get(name, np.ones_like(array)) for name, array in trained.items()})
-        self._flat_gradient, self._gradient = flatten(trained)
-        self._adam = Adam(len(self._flat_weights))
+        moving = {name: array for name, array in weights.items() if "/moving_" in name}
+        trained = {name: array for name, array in weights.items() if name not in moving}
+        mask = {name: masks.get(name, np.ones_like(array)) for name, array in trained.items()}
+        vectors: Weights = {"step_size": np.zeros(1, np.float32)}
+        vectors["weights"], self._trained = flatten(trained)
+        vectors["mask"], _ = flatten(mask)
+        vectors["gradient"], self._gradient = flatten({name: 0 * array for name, array in trained.items()})
+        vectors["moving"], self._moving = flatten(moving)
+        vectors["statistics"], statistics = flatten({name: 0 * array for name, array in moving.items()})
+        vectors["first_moment"], vectors["second_moment"] = np.zeros((2, *vectors["weights"].shape), np.float32)
+        parts = self._trained | self._moving | {f"{name}_gradient": part for name, part in self._gradient.items()}
+        parts |= {name.replace("/moving_", "/"): part for name, part in statistics.items()}
+        arrays |= vectors | {name: part.reshape(arrays[name].shape) for name, part in parts.items()}
+        shapes |= {name: Shape(vector.shape) for name, vector in vectors.items()}
 
-        self._packs = -(-self._batch_size // LANES)
-        self._shapes = describe_arrays(self._blocks)
-        self._arrays = self._allocate()
-        self._statistics: dict[int, tuple[int, np.ndarray, np.ndarray]] = {}
-        self._bind_pipelines()
+        self._arrays = arrays
+        self._images = arrays["images"].reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+        self._labels = arrays["labels"].reshape(-1)
+        forward, backward, update = Stages(shapes), Stages(shapes), Stages(shapes)
+        _forward_pipeline(blocks, batch_size, forward)
+        _backward_pipeline(blocks, batch_size, is_dense, backward)
+        _update_pipeline(update)
+        self._forward, self._backward, self._update = (stages.compile(arrays) for stages in (forward, backward, update))
 
     def train_epoch(self, order: np.ndarray, learning_rate: float) -> tuple[float, float]:
         sums = np.zeros(2)
         for batch in order:
             sums += self._compute_gradient(batch)
-            self._adam.step(self._flat_weights, self._flat_gradient, learning_rate)
-            self._flat_weights *= self._flat_mask
-        loss, accuracy = sums / len(order)
+            self._change_weights(learning_rate)
+        loss, accuracy = sums / order.size
         return float(loss), float(accuracy)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        self._prepare_inference()
-        read_images = self._bind(self._first_pipeline, {"images": np.ascontiguousarray(images)})
-        passes = [read_images, *self._forward[1:], self._score]
+        self._arrays["training"][:] = False
         probabilities = np.empty((len(images), CLASSES), np.float32)
-        for start in range(0, len(images), self._packs * LANES):
-            batch = np.arange(start, min(start + self._packs * LANES, len(images)))
-            self._fill_lanes("order", batch)
-            for one in passes:
-                one()
-            probabilities[batch] = softmax(self._read_scores(len(batch)))
+        for start in range(0, len(images), len(self._images)):
+            batch = slice(start, start + len(self._images))
+            count = len(images[batch])
+            self._images[:count] = images[batch]
+            self._forward()
+            probabilities[batch] = self._arrays["probabilities"].transpose(0, 2, 1).reshape(-1, CLASSES)[:count]
         return probabilities
 
     def get_weights(self) -> Weights:
         return {name: {**self._trained, **self._moving}[name].copy() for name in self._names}
 
-    def _allocate(self) -> dict[str, np.ndarray]:
-        """Makes the arrays of all pipelines; trained weights are parts of the flat vector that Adam changes."""
-        arrays = {name: shape.allocate(self._packs) for name, shape in self._shapes.items() if name != "images"}
-        for name in self._trained.keys() & arrays.keys():
-            arrays[name] = self._trained[name].reshape(arrays[name].shape)
-        if not self._is_dense:  # global average pooling is a dense layer with a fixed kernel
-            arrays["dense/kernel"][:] = np.eye(CLASSES) / self._blocks[-1].output_size ** 2
-        arrays["lane_mask"].reshape(-1)[: self._batch_size] = 1
-        return arrays | {"images": self._images}
+    def _compute_gradient(self, batch: np.ndarray) -> np.ndarray:
+        """Computes the gradient at a batch of training images; returns summed loss and images that were right.
 
-    def _bind_pipelines(self) -> None:
-        """Compiles the pipelines and ties them to the arrays, in the order of a training step."""
-        shapes, blocks = self._shapes, self._blocks
-        before = [None, *blocks[:-1]]
-        last = blocks[-1]
-        forward = [_forward_pipeline(*pair, shapes) for pair in zip(blocks, before, strict=True)]
-        self._first_pipeline = forward[0]
-        self._forward = [self._bind(one) for one in forward]
-        self._score = self._bind(_scores_pipeline(last, shapes))
-        self._head = self._bind(_head_pipeline(last, self._is_dense, shapes))
-        self._activate = [self._bind(_activation_pipeline(one, shapes)) for one in blocks]
-        self._backward = [self._bind(_backward_pipeline(*pair, shapes)) for pair in zip(blocks, before, strict=True)]
-
-    def _bind(self, pipeline: Pipeline, others: Mapping[str, np.ndarray] | None = None) -> Callable[[], None]:
-        """Ties a pipeline to its arrays; what is returned runs it for all packs, in order."""
-        arrays = self._arrays | (others or {})
-        calls = []
-        for first in range(0, self._packs, PACKS_PER_CALL):
-            packs = slice(first, min(first + PACKS_PER_CALL, self._packs))
-            arguments = [self._shapes[name].view(arrays[name], packs) for name in pipeline.reads]
-            arguments += [self._shapes[name].view(arrays[name], packs, inside=True) for name in pipeline.writes]
-            calls.append(partial(pipeline.call, *arguments))
-
-        def run() -> None:
-            for call in calls:
-                call()
-
-        return run
-
-    def _compute_gradient(self, batch: np.ndarray) -> tuple[float, float]:
-        """Computes the gradient at a batch of training images, and returns loss and accuracy.
-
-        Counts as a step for dropout and the moving statistics.
+        Counts as a step for dropout and Adam.
         """
         self._steps += 1
-        self._fill_lanes("order", batch)
-        for block, forward in zip(self._blocks, self._forward, strict=True):
-            forward()
-            self._normalise(block)
-        self._score()
-        loss, accuracy = self._descend_head(self._labels[batch])
-        self._head()
-        for block in reversed(self._blocks):
-            self._normalise_backward(block)
-            self._activate[block.number - 1]()
-            self._backward[block.number - 1]()
-        self._collect_gradient()
-        return loss, accuracy
+        self._arrays["training"][:] = True
+        self._arrays["dropout_key"][1] = self._steps
+        self._train_set.images.take(batch, axis=0, out=self._images[: len(batch)], mode="clip")
+        self._train_set.labels.take(batch, axis=0, out=self._labels[: len(batch)], mode="clip")
+        self._forward()
+        self._backward()
+        return self._arrays["loss_and_correct"]
 
-    def _fill_lanes(self, name: str, values: np.ndarray) -> None:
-        self._arrays[name].reshape(-1)[: len(values)] = values
-
-    def _read_scores(self, count: int) -> np.ndarray:
-        """The scores of the classes, float32 (count, 10)."""
-        scores = self._arrays["scores"].transpose(0, 2, 1).reshape(-1, CLASSES)[:count]
-        return scores + self._trained["dense/bias"] if self._is_dense else scores
-
-    def _descend_head(self, labels: np.ndarray) -> tuple[float, float]:
-        """Softmax and mean cross-entropy of the batch: leaves the gradient of the scores, returns loss and accuracy."""
-        scores = self._read_scores(len(labels))
-        probabilities = softmax(scores)
-        images = np.arange(len(labels))
-        loss = -np.log(np.maximum(probabilities[images, labels], np.finfo(np.float32).tiny)).mean()
-        accuracy = (scores.argmax(axis=1) == labels).mean()
-        gradient = self._arrays["score_gradient"].reshape(-1, CLASSES)[: len(labels)]
-        gradient[:] = probabilities
-        gradient[images, labels] -= 1
-        gradient /= len(labels)
-        if self._is_dense:
-            self._gradient["dense/bias"][:] = gradient.sum(axis=0)
-        return float(loss), float(accuracy)
-
-    def _normalise(self, block: Block) -> None:
-        """Takes mean and variance of the batch from the sums over its packs; they also move the moving statistics."""
-        count = self._batch_size * block.size**2
-        sums = self._arrays[block.name("activation_sums")].sum(axis=0, dtype=np.float64)
-        mean = sums[:, 0] / count
-        variance = np.maximum(sums[:, 1] / count - mean**2, 0)
-        self._statistics[block.number] = count, mean, self._set_normalisation(block, mean, variance, training=True)
-        unbiased = variance * count / max(count - 1, 1)  # which is what Keras' fused layer keeps
-        for name, value in (("moving_mean", mean), ("moving_variance", unbiased)):
-            moving = self._moving[block.name(name)]
-            moving += (1 - MOMENTUM) * (value - moving)
-
-    def _set_normalisation(self, block: Block, mean: np.ndarray, variance: np.ndarray, training: bool) -> np.ndarray:
-        """Tells the pipelines how to normalise and drop; returns 1/√(σ² + ε)."""
-        inverse = 1 / np.sqrt(variance + EPSILON)
-        dropout = block.dropout if training else 0
-        scale = self._trained[block.name("gamma")] * inverse
-        shift = self._trained[block.name("beta")] - mean * scale
-        self._arrays[block.name("normalisation")][:] = np.stack([scale / (1 - dropout), shift / (1 - dropout), mean], 1)
-        keys = np.random.SeedSequence((self._seed, self._steps, block.number)).generate_state(2) if dropout else (0, 0)
-        self._arrays[block.name("dropout_keys")][:] = *keys, min(round(dropout * 2**32), 2**32 - 1)
-        return inverse
-
-    def _normalise_backward(self, block: Block) -> None:
-        """Gradients of γ and β from the sums over the packs, and what ∂loss/∂x is made of."""
-        count, mean, inverse = self._statistics[block.number]
-        sums = self._arrays[block.name("gradient_sums")].sum(axis=0, dtype=np.float64) / (1 - block.dropout)
-        beta_gradient, gamma_gradient = sums[:, 0], sums[:, 1] * inverse
-        self._gradient[block.name("beta")][:] = beta_gradient
-        self._gradient[block.name("gamma")][:] = gamma_gradient
-        scale = self._trained[block.name("gamma")] * inverse
-        of_x = -scale * inverse * gamma_gradient / count
-        summand = -scale * beta_gradient / count - of_x * mean
-        self._arrays[block.name("coefficients")][:] = np.stack([scale / (1 - block.dropout), of_x, summand], 1)
-
-    def _prepare_inference(self) -> None:
-        for block in self._blocks:
-            mean, variance = (self._moving[block.name(name)] for name in ("moving_mean", "moving_variance"))
-            self._set_normalisation(block, mean, variance, training=False)
-
-    def _collect_gradient(self) -> None:
-        """Adds up the packs' gradients of kernels and biases, in order."""
-        for name, gradient in self._gradient.items():
-            by_pack = self._arrays.get(f"{name}_gradient")
-            if by_pack is not None:
-                np.sum(by_pack, axis=0, out=gradient.reshape(by_pack.shape[1:]))
+    def _change_weights(self, learning_rate: float) -> None:
+        correction = math.sqrt(1 - BETA_2**self._steps) / (1 - BETA_1**self._steps)
+        self._arrays["step_size"][:] = learning_rate * correction
+        self._update()
 
 
-class Adam:
-    """Adam (Kingma & Ba 2014, arXiv:1412.6980) as Keras writes it, with ε outside the bias correction."""
-
-    def __init__(self, size: int) -> None:
-        self._first_moment, self._second_moment = np.zeros((2, size), np.float32)
-        self._steps = 0
-
-    def step(self, weights: np.ndarray, gradient: np.ndarray, learning_rate: float) -> None:
-        """Changes `weights` in place."""
-        self._steps += 1
-        rate = learning_rate * np.sqrt(1 - BETA_2**self._steps) / (1 - BETA_1**self._steps)
-        self._first_moment += (1 - BETA_1) * (gradient - self._first_moment)
-        self._second_moment += (1 - BETA_2) * (gradient**2 - self._second_moment)
-        weights -= rate * self._first_moment / (np.sqrt(self._second_moment) + ADAM_EPSILON)
-
-
-def flatten(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def flatten(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Weights]:
     """Copies arrays into one float32 vector; returns it, and its parts by name in their shapes."""
     flat = np.concatenate([array.ravel() for array in arrays.values()]).astype(np.float32)
     ends = np.cumsum([array.size for array in arrays.values()])
     parts = np.split(flat, ends[:-1])
     return flat, {name: part.reshape(arrays[name].shape) for name, part in zip(arrays, parts, strict=True)}
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """The probabilities of the classes, the last axis."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)

@@ -22,7 +22,7 @@ import numpy as np
 from smallcnn import data
 from smallcnn.models import initial_weights
 from smallcnn.paths import runs_folder
-from smallcnn.training import HISTORY, RECIPE_VERSION, Report, TrainingConfig, TrainingRun, is_available, train
+from smallcnn.training import HISTORY, Report, TrainingConfig, TrainingRun, is_available, train
 
 # Dask makes its workers give freed memory back at once. A training step frees and takes megabytes again and again, and
 # then spends 40 % of its time in page faults (measured: 65 s an epoch instead of 33 s).
@@ -170,7 +170,7 @@ def _report_from_worker(line: str) -> None:
 def _fields(run: TrainingRun) -> dict[str, Any]:
     return {
         "key": run.config.key,
-        "recipe_version": RECIPE_VERSION,
+        "recipe_version": run.config.recipe_version,
         "dataset": data.FINGERPRINT,
         "config": run.config.to_dict(),
         "provenance": run.provenance,
@@ -201,12 +201,12 @@ def _read(folder: Path) -> TrainingRun:
     checksum = fields.pop("sha256")
     if checksum != _checksum(fields):
         raise ValueError("run.json is not as it was written")
-    if fields["recipe_version"] != RECIPE_VERSION or fields["dataset"] != data.FINGERPRINT:
+    config = TrainingConfig.from_dict(fields["config"])
+    if fields["recipe_version"] != config.recipe_version or fields["dataset"] != data.FINGERPRINT:
         raise ValueError("it is of another recipe or dataset")
     content = (folder / "weights.npz").read_bytes()
     if hashlib.sha256(content).hexdigest() != fields["weights_sha256"]:
         raise ValueError("weights.npz is not as it was written")
-    config = TrainingConfig.from_dict(fields["config"])
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         weights = {name: file[name] for name in file.files}
     expected = {name: array.shape for name, array in initial_weights(config.architecture, config.seed).items()}

@@ -18,10 +18,10 @@ from smallcnn import data, provenance, pruning
 from smallcnn.checks import check_choice, check_fraction, check_integer, check_number
 from smallcnn.models import Architecture, convolution_kernels, initial_weights
 
-# Part of every run's key. Raise it whenever a change to the code changes the numbers that a configuration gives.
-RECIPE_VERSION = 1
+# Part of every run's key. Raise an engine's whenever a change to the code changes the numbers that it gives.
+RECIPE_VERSIONS = {"halide": 2, "tensorflow": 1}
 
-ENGINES = ("halide", "tensorflow")
+ENGINES = tuple(RECIPE_VERSIONS)
 
 Weights = dict[str, np.ndarray]
 Report = Callable[[str], None]
@@ -95,8 +95,13 @@ class TrainingConfig:
     @property
     def key(self) -> str:
         """What the run is found by: 16 hexadecimal digits of the hash of configuration, data and recipe."""
-        content = json.dumps([self.to_dict(), data.FINGERPRINT, RECIPE_VERSION], sort_keys=True)
+        content = json.dumps([self.to_dict(), data.FINGERPRINT, self.recipe_version], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def recipe_version(self) -> int:
+        """That of its engine."""
+        return RECIPE_VERSIONS[self.engine]
 
     @property
     def label(self) -> str:

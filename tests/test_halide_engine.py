@@ -8,6 +8,7 @@ may differ by a thousandth; TensorFlow's own float32 gradients differ from float
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from types import ModuleType
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from smallcnn import data
 from smallcnn.models import (
@@ -27,12 +30,13 @@ from smallcnn.models import (
     load_weights,
     model_variables,
 )
+from smallcnn.paths import ROOT
 from smallcnn.training import Weights, data_order
 from tests.conftest import SMALL_CONFIG, assert_same_arrays
 
 pytest.importorskip("halide", reason="the package halide is not installed")
 
-from smallcnn.halide_engine import Adam, HalideEngine, describe_blocks, hash_number
+from smallcnn.halide_engine import HalideEngine, describe_blocks, hash_number
 
 CONFIG = dataclasses.replace(SMALL_CONFIG, seed=3, epochs=1)
 LEARNING_RATE = 0.003
@@ -89,6 +93,7 @@ class Reference:
         self, keras: ModuleType, architecture: Architecture, weights: Weights, masks: Weights | None = None
     ) -> None:
         self._architecture, self._masks, self._steps = architecture, masks or {}, 0
+        self.smallest_gradient: Weights = {}  # over all steps, by name
         policy = keras.mixed_precision.global_policy()
         keras.mixed_precision.set_global_policy("float64")
         try:
@@ -125,6 +130,9 @@ class Reference:
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         loss, gradients = self.gradient(images, labels)
+        for name, gradient in gradients.items():
+            smallest = self.smallest_gradient.get(name, np.inf)
+            self.smallest_gradient[name] = np.minimum(smallest, np.abs(gradient))
         pairs = [(gradient, self.variables[name]) for name, gradient in gradients.items()]
         self._optimizer.apply_gradients(pairs)
         for name, mask in self._masks.items():
@@ -138,36 +146,68 @@ def dropout_mask(rate: float, step: int, block: int, shape: tuple[int, ...]) -> 
     packs = -(-images // 16)
     numbers = np.arange(packs * channels * rows * columns * 16, dtype=np.uint32)
     numbers = numbers.reshape(packs, channels, rows, columns, 16).transpose(0, 4, 2, 3, 1)
-    key, second_key = np.random.SeedSequence((CONFIG.seed, step, block)).generate_state(2)
-    kept = hash_number(numbers, key, second_key) >= np.uint32(round(rate * 2**32))
+    seed_key = np.random.SeedSequence(CONFIG.seed).generate_state(1)
+    key = hash_number(np.uint32([block]), seed_key, np.uint32(step))
+    kept = hash_number(numbers, key, np.uint32(0)) >= np.uint32(round(rate * 2**32))
     return kept.reshape(-1, rows, columns, channels)[:images] / (1 - rate)
-
-
-def distance(array: np.ndarray, expected: np.ndarray) -> float:
-    """The length of the difference, relative to that of what is expected."""
-    return float(np.linalg.norm(array - expected) / np.linalg.norm(expected))
 
 
 def batches(batch_size: int, count: int) -> np.ndarray:
     return data_order(dataclasses.replace(CONFIG, batch_size=batch_size), 1)[:count]
 
 
-def test_loss_gradients_and_statistics_are_those_of_keras(
+@st.composite
+def random_networks(draw: st.DrawFn) -> tuple[Architecture, int]:
+    """An architecture of one to three blocks and a batch size, of any that fit."""
+    blocks = draw(st.integers(1, 3))
+    head = draw(st.sampled_from(["dense", "pooled"]))
+    filters = draw(st.lists(st.integers(1, 20), min_size=blocks, max_size=blocks))
+    if head == "pooled":
+        filters[-1] = CLASSES
+    numbers = range(1, blocks + 1)
+    pool_after = draw(st.sets(st.sampled_from(numbers)))
+    dropout_after = draw(st.sets(st.sampled_from(numbers)))
+    dropout = draw(st.floats(0.05, 0.5)) if dropout_after else 0.0
+    architecture = Architecture(tuple(filters), tuple(sorted(pool_after)), dropout, tuple(sorted(dropout_after)), head)
+    return architecture, draw(st.integers(2, 50))
+
+
+def test_the_published_networks_and_those_of_odd_sizes_are_those_of_keras(
     keras: ModuleType, network: tuple[Architecture, int], train_set: data.Dataset
 ) -> None:
-    architecture, batch_size = network
+    check_gradients(keras, *network, train_set)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(network=random_networks())
+def test_random_networks_are_those_of_keras(
+    keras: ModuleType, network: tuple[Architecture, int], train_set: data.Dataset
+) -> None:
+    check_gradients(keras, *network, train_set)
+    check_five_steps(keras, *network, train_set)
+
+
+def check_gradients(keras: ModuleType, architecture: Architecture, batch_size: int, train_set: data.Dataset) -> None:
+    """Loss, all gradients and the statistics of three batches."""
     weights = random_weights(architecture)
     engine = create_engine(architecture, batch_size, train_set, weights)
     reference = Reference(keras, architecture, weights)
     farthest = []
     for batch in batches(batch_size, 3):
         loss, _ = engine._compute_gradient(batch)
+        engine._change_weights(0.0)
         expected_loss, expected = reference.gradient(train_set.images[batch], train_set.labels[batch])
-        assert loss == pytest.approx(expected_loss, rel=1e-5)
-        farthest.append(max(distance(engine._gradient[name], gradient) for name, gradient in expected.items()))
+        assert loss / batch_size == pytest.approx(expected_loss, rel=1e-5)
+        whole = np.sqrt(sum(np.sum(gradient**2) for gradient in expected.values()))
+        farthest.append(
+            max(
+                np.linalg.norm(engine._gradient[name] - gradient) / max(np.linalg.norm(gradient), 1e-4 * whole)
+                for name, gradient in expected.items()
+            )
+        )
     # A mistake shows in every batch; a value that goes the other way, in some.
     assert min(farthest) < 3e-4
-    assert max(farthest) < 5e-2
+    assert max(farthest) < 0.2
     for block in describe_blocks(architecture):
         count = batch_size * block.size**2
         for name, factor in (("moving_mean", 1), ("moving_variance", count / (count - 1))):
@@ -187,7 +227,7 @@ def test_the_moving_variance_is_the_unbiased_one_as_in_keras_float32(
     model = build_model(architecture)
     load_weights(model, weights)
     (batch,) = batches(batch_size, 1)
-    engine._compute_gradient(batch)
+    engine.train_epoch(batch[None], 0.0)
     block_1 = [layer for layer in model.layers if layer.name.startswith("block_1_")][:2]
     values = data.scale(train_set.images[batch])
     for layer in block_1:
@@ -196,9 +236,13 @@ def test_the_moving_variance_is_the_unbiased_one_as_in_keras_float32(
     np.testing.assert_allclose(engine.get_weights()["block_1/moving_variance"], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["approach_2", "odd maps"])
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_five_steps_are_those_of_keras_and_masks_hold(keras: ModuleType, name: str, train_set: data.Dataset) -> None:
-    architecture, batch_size = NETWORKS[name]
+    check_five_steps(keras, *NETWORKS[name], train_set)
+
+
+def check_five_steps(keras: ModuleType, architecture: Architecture, batch_size: int, train_set: data.Dataset) -> None:
+    """Losses, and where the weights are after five steps of Adam with a third of the kernels' weights masked."""
     weights = random_weights(architecture)
     masks = random_masks(weights)
     engine = create_engine(architecture, batch_size, train_set, weights, masks)
@@ -211,8 +255,9 @@ def test_five_steps_are_those_of_keras_and_masks_hold(keras: ModuleType, name: s
     for name, mask in masks.items():
         assert np.array_equal(trained[name] != 0, mask != 0), name
     for name, array in trained.items():
-        # Adam makes a step of the learning rate of any gradient, of one that is but rounding too.
-        assert np.abs(array - expected[name]).mean() < 0.05 * LEARNING_RATE, name
+        # Adam makes a step of the learning rate of any gradient, of one that is nothing but rounding too.
+        certain = reference.smallest_gradient.get(name, np.inf) > 1e-4
+        assert np.abs(array - expected[name])[certain].sum() < 0.05 * LEARNING_RATE * array.size, name
 
 
 def random_masks(weights: Weights) -> Weights:
@@ -224,19 +269,22 @@ def random_masks(weights: Weights) -> Weights:
     return masks
 
 
-def test_adam_is_that_of_keras(keras: ModuleType) -> None:
-    generator = np.random.default_rng(0)
-    weights = generator.normal(size=50).astype(np.float32)
-    variable = keras.backend.variable(weights, dtype="float64")
-    adam, reference = Adam(len(weights)), keras.optimizers.Adam(0.01, jit_compile=False)
-    for _ in range(5):
-        gradient = (generator.normal(size=50) * 10.0 ** generator.uniform(-8, 1, 50)).astype(np.float32)
-        adam.step(weights, gradient, 0.01)
-        reference.apply_gradients([(gradient.astype(np.float64), variable)])
-    np.testing.assert_allclose(weights, variable.numpy(), rtol=1e-5, atol=1e-6)
+def test_adam_is_that_of_keras(keras: ModuleType, train_set: data.Dataset) -> None:
+    architecture, batch_size = NETWORKS["one block"]
+    engine = create_engine(architecture, batch_size, train_set, random_weights(architecture))
+    name = "dense/kernel"
+    variable = keras.backend.variable(engine.get_weights()[name], dtype="float64")
+    optimizer, generator = keras.optimizers.Adam(0.01, jit_compile=False), np.random.default_rng(0)
+    for step in range(1, 6):
+        gradient = generator.normal(size=variable.shape) * 10.0 ** generator.uniform(-8, 1, variable.shape)
+        engine._gradient[name][:] = gradient
+        engine._steps = step
+        engine._change_weights(0.01)
+        optimizer.apply_gradients([(gradient, variable)])
+    np.testing.assert_allclose(engine.get_weights()[name], variable.numpy(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["approach_1", "approach_2", "approach_3"])
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_inference_is_that_of_keras_on_all_test_images(keras: ModuleType, name: str, train_set: data.Dataset) -> None:
     architecture, batch_size = NETWORKS[name]
     weights = random_weights(architecture)
@@ -247,6 +295,7 @@ def test_inference_is_that_of_keras_on_all_test_images(keras: ModuleType, name: 
     expected = model.predict(data.scale(images), batch_size=500, verbose=0)
     probabilities = engine.predict(images)
     assert (probabilities.shape, probabilities.dtype) == ((len(images), CLASSES), np.dtype(np.float32))
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), expected.argmax(axis=1))
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     np.testing.assert_array_equal(engine.predict(images[:3]), probabilities[:3])
 
@@ -308,3 +357,28 @@ def test_a_gradual_schedule_is_refused(train_set: data.Dataset) -> None:
 def test_the_engine_does_not_import_tensorflow() -> None:
     code = "import sys, smallcnn.halide_engine; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_two_threads_give_the_bits_of_one() -> None:
+    code = """
+from tests.test_halide_engine import *
+train_set = data.load_mnist()[0]
+for name in ("approach_2", "odd maps"):
+    architecture, batch_size = NETWORKS[name]
+    engine = create_engine(architecture, batch_size, train_set, initial_weights(architecture, 0))
+    engine.train_epoch(batches(batch_size, 5), LEARNING_RATE)
+    print([array.tobytes() for array in engine.get_weights().values()])
+    print(engine.predict(train_set.images[:300]).tobytes())
+"""
+    one, two = (
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | {"HL_NUM_THREADS": threads},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    )
+    assert one
+    assert one == two

@@ -1,6 +1,6 @@
 """Both engines still give the losses that were recorded for this recipe.
 
-`python -m tests.test_recorded_losses` records them anew, after RECIPE_VERSION was raised.
+`python -m tests.test_recorded_losses` records them anew, after RECIPE_VERSIONS were raised.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pytest
 
 from smallcnn import data
 from smallcnn.models import PUBLISHED, Architecture
-from smallcnn.training import ENGINES, RECIPE_VERSION, is_available, train
+from smallcnn.training import ENGINES, RECIPE_VERSIONS, is_available, train
 from tests.conftest import SMALL_CONFIG
 
 RECORDED_LOSSES = Path(__file__).with_name("recorded_losses.json")
-ADVICE = "raise RECIPE_VERSION in smallcnn/training.py, then run: python -m tests.test_recorded_losses"
+ADVICE = "raise RECIPE_VERSIONS in smallcnn/training.py, then run: python -m tests.test_recorded_losses"
 # Rounding differs between processors, and training makes it grow from epoch to epoch.
 TOLERANCES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 # Between them they use every kind of layer.
@@ -49,7 +49,7 @@ def test_losses_are_those_recorded_for_this_recipe(engine: str, network: str, mo
         pytest.skip(f"{engine} is not installed on this machine")
     use_small_test_set(monkeypatch)
     recorded = json.loads(RECORDED_LOSSES.read_text())
-    assert recorded["recipe_version"] == RECIPE_VERSION, f"the losses are of another recipe; {ADVICE}"
+    assert recorded["recipe_versions"] == RECIPE_VERSIONS, f"the losses are of another recipe; {ADVICE}"
     expected = recorded["train_loss"][engine][network]
     for epoch, (loss, was) in enumerate(zip(measure_losses(engine, network), expected, strict=True), start=1):
         assert loss == pytest.approx(was, rel=TOLERANCES[epoch - 1]), (
@@ -60,5 +60,5 @@ def test_losses_are_those_recorded_for_this_recipe(engine: str, network: str, mo
 if __name__ == "__main__":
     use_small_test_set(pytest.MonkeyPatch())
     losses = {engine: {network: measure_losses(engine, network) for network in NETWORKS} for engine in ENGINES}
-    content = {"recipe_version": RECIPE_VERSION, "train_loss": losses}
+    content = {"recipe_versions": RECIPE_VERSIONS, "train_loss": losses}
     RECORDED_LOSSES.write_text(json.dumps(content, indent=1) + "\n")

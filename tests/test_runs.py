@@ -188,10 +188,10 @@ def test_a_record_without_a_field_is_found(finished_run: TrainingRun, record: Pa
 def test_a_record_of_another_recipe_or_dataset_is_found(finished_run: TrainingRun, record: Path) -> None:
     rewrite(record)
     assert load_run(finished_run.config) is not None
-    rewrite(record, recipe_version=training.RECIPE_VERSION + 1)
+    rewrite(record, recipe_version=finished_run.config.recipe_version + 1)
     with pytest.raises(DamagedRun, match="another recipe"):
         load_run(finished_run.config)
-    rewrite(record, recipe_version=training.RECIPE_VERSION, dataset="other data")
+    rewrite(record, recipe_version=finished_run.config.recipe_version, dataset="other data")
     with pytest.raises(DamagedRun, match="another recipe or dataset"):
         load_run(finished_run.config)
 
@@ -199,8 +199,8 @@ def test_a_record_of_another_recipe_or_dataset_is_found(finished_run: TrainingRu
 def test_a_new_recipe_finds_no_old_record(
     finished_run: TrainingRun, record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (training, runs):
-        monkeypatch.setattr(module, "RECIPE_VERSION", training.RECIPE_VERSION + 1)
+    engine = finished_run.config.engine
+    monkeypatch.setitem(training.RECIPE_VERSIONS, engine, training.RECIPE_VERSIONS[engine] + 1)
     assert load_run(finished_run.config) is None
 
 

@@ -158,12 +158,13 @@ def test_the_ends_of_a_range_are_allowed(config: TrainingConfig, name: str, valu
 
 def test_the_key_of_a_configuration_never_changes(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Published runs are found by their keys, so a change of how keys are made would orphan every one of them."""
-    monkeypatch.setattr(training, "RECIPE_VERSION", 1)
+    monkeypatch.setitem(training.RECIPE_VERSIONS, config.engine, 1)
     assert config.key == "3014cf1770963235"
 
 
 def test_every_field_is_part_of_the_key(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "ENGINES", (*training.ENGINES, "another"))
+    monkeypatch.setitem(training.RECIPE_VERSIONS, "another", config.recipe_version)
     assert OTHER_VALUES.keys() == {field.name for field in dataclasses.fields(TrainingConfig)}
     keys = {name: change(config, **{name: value}).key for name, value in OTHER_VALUES.items()}
     keys["gradual_sparsity, once more"] = change(config, gradual_sparsity=0.6).key
@@ -189,7 +190,7 @@ def test_every_field_of_the_architecture_is_part_of_the_key(config: TrainingConf
 def test_recipe_and_data_are_part_of_the_key(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     key = config.key
     with monkeypatch.context() as patch:
-        patch.setattr(training, "RECIPE_VERSION", training.RECIPE_VERSION + 1)
+        patch.setitem(training.RECIPE_VERSIONS, config.engine, config.recipe_version + 1)
         assert config.key != key
     with monkeypatch.context() as patch:
         patch.setattr(data, "FINGERPRINT", "other data")

@@ -1,4 +1,4 @@
-"""Who computes a run, and where finished runs are kept.
+"""Where finished runs are kept.
 
 A finished run lives in `runs/<key>/`: `run.json`, one field a line, and `weights.npz` with the weights of the best
 epoch. The key is a hash of the configuration, so a run is found by what was asked for, and two chapters that ask for
@@ -19,20 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn import data
+from smallcnn import data, pool
 from smallcnn.models import initial_weights
 from smallcnn.paths import runs_folder
-from smallcnn.training import HISTORY, Report, TrainingConfig, TrainingRun, is_available, train
-
-# Dask makes its workers give freed memory back at once. A training step frees and takes megabytes again and again, and
-# then spends 40 % of its time in page faults (measured: 65 s an epoch instead of 33 s).
-KEEP_FREED_MEMORY = {
-    "distributed.nanny.pre-spawn-environ": {
-        "MALLOC_TRIM_THRESHOLD_": str(2**30),
-        "MALLOC_MMAP_THRESHOLD_": str(2**25),
-        "OMP_NUM_THREADS": "1",
-    }
-}
+from smallcnn.training import HISTORY, Report, TrainingConfig, TrainingRun
 
 
 class DamagedRun(Exception):
@@ -42,8 +32,7 @@ class DamagedRun(Exception):
 def get_runs(configs: Sequence[TrainingConfig], report: Report = print) -> list[TrainingRun]:
     """Finds the recorded run of each configuration, and trains and records those that are missing.
 
-    Missing runs are computed by Dask workers, one process a core with one thread each, or by the cluster that
-    `DASK_SCHEDULER_ADDRESS` names. A run is recorded the moment it is finished.
+    Missing runs are computed by the pool. A run is recorded the moment it is finished.
 
     Args:
         configs: the runs to get; the earlier rounds of a pruned run need not be listed.
@@ -130,41 +119,9 @@ def _parents_first(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
 
 def _compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], report: Report) -> None:
     """Trains `missing`, parents first, records each and adds it to `finished`."""
-    import dask  # here: recorded runs need no workers
-    from distributed import Client, as_completed
-
-    data.load_mnist()  # fetched once, here, before several workers want it
-    workers = min(os.cpu_count() or 1, len(missing))
-    where = "" if is_available("halide") else "; Halide is not installed on this machine, so TensorFlow trains"
-    report(f"{len(missing)} runs to train{where}")
-    joined = bool(os.environ.get("DASK_SCHEDULER_ADDRESS"))
-    options: dict[str, Any] = (
-        {} if joined else {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    )
-    with dask.config.set(KEEP_FREED_MEMORY), Client(**options) as client:
-        client.subscribe_topic("progress", lambda event: report(event[1]))
-        futures: dict[str, Any] = {}
-        for position, config in enumerate(missing):
-            parent = config.parent and (finished.get(config.parent.key) or futures[config.parent.key])
-            futures[config.key] = client.submit(
-                train, config, parent, _report_from_worker, key=config.key, priority=-position
-            )
-        for future in as_completed(futures.values(), raise_errors=False):
-            if future.status == "finished":
-                run = future.result()
-                finished[run.config.key] = run
-                save_run(run)
-                report(
-                    f"{run.config.label}: {100 * run.best_test_accuracy:.2f} % after epoch {run.best_epoch}, recorded"
-                )
-        for future in futures.values():
-            future.result()  # raises what failed, once everything else is recorded
-
-
-def _report_from_worker(line: str) -> None:
-    from distributed import get_worker
-
-    get_worker().log_event("progress", line)
+    for run in pool.compute(missing, finished, report):
+        save_run(run)
+        report(f"{run.config.label}: {100 * run.best_test_accuracy:.2f} % after epoch {run.best_epoch}, recorded")
 
 
 def _fields(run: TrainingRun) -> dict[str, Any]:

@@ -1,0 +1,223 @@
+"""The pool: many runs at a time, each on a core of its own, on this machine or on a cluster.
+
+The workers are Dask's: processes that this command starts and ends, or those of the cluster whose scheduler
+`DASK_SCHEDULER_ADDRESS` names. They get a configuration and send back a finished run; no disk is shared.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from queue import Empty, Queue
+from typing import TYPE_CHECKING
+
+from smallcnn import data
+from smallcnn.models import count_multiply_adds
+from smallcnn.training import Report, TrainingConfig, TrainingRun, is_available, train
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+# What one image costs, forward and back, for each multiply-add of the network; measured on a core of an AMD EPYC with
+# AVX2. The estimate of what is left starts from it and then goes by what this command measures.
+SECONDS_PER_MULTIPLY_ADD = {"halide": 1.65e-10, "tensorflow": 1.2e-9}
+# More than a run has been seen to need.
+BYTES_PER_RUN = {"halide": 500e6, "tensorflow": 2e9}
+
+SCHEDULER_PATIENCE = 30.0  # seconds without a scheduler before it counts as gone
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "HL_NUM_THREADS": "1",
+    # Dask makes its workers give freed memory back at once. A training step frees and takes megabytes again and again,
+    # and then spends 40 % of its time in page faults (measured: 65 s an epoch with TensorFlow instead of 33 s).
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}
+
+
+class PoolError(Exception):
+    """Runs could not be computed; the message says why and what to do."""
+
+
+def expected_seconds(config: TrainingConfig) -> float:
+    """Roughly what a run takes on one core if it is not stopped early."""
+    multiply_adds = count_multiply_adds(config.architecture) * config.train_examples * config.epochs
+    return SECONDS_PER_MULTIPLY_ADD[config.engine] * multiply_adds
+
+
+def compute(
+    configs: Sequence[TrainingConfig],
+    parents: dict[str, TrainingRun],
+    report: Report,
+    train: Callable[..., TrainingRun] = train,
+) -> Iterator[TrainingRun]:
+    """Computes runs on the pool and yields each when it is finished.
+
+    The run that is expected to take longest goes first, as soon as its parent is there. The run of a worker that dies
+    is done again by another.
+
+    Args:
+        configs: the runs, each after its parent.
+        parents: finished runs by key; those that are computed here are added.
+        report: called with lines of text on progress.
+        train: what a worker does with a configuration, the finished parent or None, and a `Report`.
+
+    Raises:
+        PoolError: if the scheduler is gone, or workers died too often over the same run.
+    """
+    waiting = sorted(configs, key=expected_seconds, reverse=True)
+    finished: Queue[Future] = Queue()
+    running: set[str] = set()
+    failures: list[Exception] = []
+    with _pool(configs, report) as client:
+        progress = Progress(configs, _count_cores(client))
+        client.subscribe_topic("progress", lambda event: report(progress.line(*event[1])))
+        while True:
+            progress.cores = _count_cores(client)
+            ready = [config for config in waiting if config.parent is None or config.parent.key in parents]
+            for config in ready[: max(0, progress.cores - len(running))]:
+                waiting.remove(config)
+                parent = config.parent and parents[config.parent.key]
+                future = client.submit(_compute_here, train, config, config.key, parent, key=config.key)
+                future.add_done_callback(finished.put)
+                running.add(config.key)
+            if not running:
+                break
+            future = _next_finished(client, finished)
+            running.remove(future.key)
+            progress.finished(future.key)
+            if future.exception() is not None:  # the other runs are not to suffer from it
+                failures.append(future.exception())
+                continue
+            run = future.result()
+            parents[run.config.key] = run
+            yield run
+    if failures:
+        raise _explained(failures[0])
+
+
+def _count_cores(client: Client) -> int:
+    return max(1, sum(client.nthreads().values()))
+
+
+def _next_finished(client: Client, finished: Queue[Future]) -> Future:
+    last_seen = time.monotonic()
+    while time.monotonic() - last_seen < SCHEDULER_PATIENCE:
+        if client.status == "running":
+            last_seen = time.monotonic()
+        try:
+            future = finished.get(timeout=1.0)
+        except Empty:
+            continue
+        if not future.cancelled():
+            return future
+        break
+    raise PoolError("the scheduler is gone; finished runs are recorded, and the same command goes on from them")
+
+
+def _explained(error: Exception) -> Exception:
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return PoolError("worker after worker died over one run, for want of memory perhaps; the others are recorded")
+    return error
+
+
+@contextmanager
+def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]:
+    """Joins the cluster of `DASK_SCHEDULER_ADDRESS`, or starts workers here for as long as they are needed."""
+    import dask  # here: recorded runs need no workers
+    from distributed import Client, LocalCluster
+
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    options = {"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT, "distributed.scheduler.allowed-failures": 5}
+    with dask.config.set(options):
+        if address:
+            try:
+                client = Client(address, timeout="10s", set_as_default=False)
+            except OSError as error:
+                raise PoolError(f"no scheduler answers at DASK_SCHEDULER_ADDRESS={address}") from error
+            cluster = None
+            report(f"{_counted(len(configs))} to train, on the cluster at {address}")
+        else:
+            data.load_mnist()  # fetched once, here, before several workers want it
+            workers = count_workers(configs)
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+            )
+            client = Client(cluster, set_as_default=False)
+            report(
+                f"{_counted(len(configs))} to train, {workers} at a time; to watch them: {client.dashboard_link}"
+                + ("" if is_available("halide") else "; Halide is not installed on this machine, so TensorFlow trains")
+            )
+        try:
+            yield client
+        finally:
+            client.close(timeout=5)
+            if cluster is not None:
+                cluster.close(timeout=5)
+
+
+def _counted(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs} runs"
+
+
+def count_workers(configs: Sequence[TrainingConfig]) -> int:
+    """As many workers as there are cores and runs, but no more than memory has room for."""
+    from dask.system import CPU_COUNT
+    from distributed.system import MEMORY_LIMIT
+
+    fit = int(MEMORY_LIMIT // max(BYTES_PER_RUN[config.engine] for config in configs))
+    return max(1, min(CPU_COUNT, len(configs), fit))
+
+
+def _compute_here(
+    train: Callable[..., TrainingRun], config: TrainingConfig, key: str, parent: TrainingRun | None
+) -> TrainingRun:
+    """What a worker does."""
+    from distributed import get_worker
+
+    if config.key != key:
+        raise PoolError("a worker has another version of this project or of its data; update it")
+    worker = get_worker()
+    if isinstance(worker.name, int):  # workers that this command started
+        _use_core(worker.name)
+    return train(config, parent, lambda line: worker.log_event("progress", (key, line)))
+
+
+def _use_core(number: int) -> None:
+    """Gives this thread a core of its own; systems have been seen to leave two workers on one core for minutes."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(os.getppid()))
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
+class Progress:
+    """How far the runs of a command are.
+
+    Attributes:
+        cores: that work on them.
+    """
+
+    def __init__(self, configs: Sequence[TrainingConfig], cores: int) -> None:
+        self.cores = cores
+        self._started = time.monotonic()
+        self._left = {config.key: expected_seconds(config) for config in configs}
+        self._epoch = {config.key: expected_seconds(config) / config.epochs for config in configs}
+        self._done = 0.0
+
+    def finished(self, key: str) -> None:
+        """Takes note of a finished run, which may have been stopped early."""
+        del self._left[key]
+
+    def line(self, key: str, text: str) -> str:
+        """Takes note of a finished epoch of a run; adds to `text` what is left at most, from the pace so far."""
+        if key in self._left:
+            self._left[key] = max(0.0, self._left[key] - self._epoch[key])
+            self._done += self._epoch[key]
+        busy = max(1, min(self.cores, len(self._left)))
+        pace = (time.monotonic() - self._started) * busy / max(self._done, self._epoch[key])
+        minutes = sum(self._left.values()) * pace / busy / 60
+        return f"{text}; at most {minutes:.0f} min left for {_counted(len(self._left))}"

@@ -8,17 +8,18 @@ CODE := smallcnn scripts tests book
 # What a user gives reaches the scripts through the environment, to the letter: neither make nor a shell expands it.
 override CHAPTER := $(value CHAPTER)
 override PARAMS := $(value PARAMS)
+override GRID := $(value GRID)
 override FRESH := $(value FRESH)
 PORT ?= 8000
 override PORT := $(value PORT)
 TF_CPP_MIN_LOG_LEVEL ?= 3
-export CHAPTER PARAMS PORT TF_CPP_MIN_LOG_LEVEL
+export CHAPTER PARAMS GRID PORT TF_CPP_MIN_LOG_LEVEL
 
 ifneq ($(filter-out 1,$(FRESH)),)
 $(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)
 endif
 
-.PHONY: help setup book preview rerun test lint serve lock clean
+.PHONY: help setup book preview rerun sweep bench test lint serve lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -42,6 +43,14 @@ preview: $(READY)
 ## Reruns one chapter with other values: make rerun CHAPTER=approach_2 PARAMS="epochs=10 learning_rate=0.003"
 rerun: $(READY)
 	@$(PYTHON) scripts/rerun.py
+
+## Trains a grid of values and seeds: make sweep CHAPTER=approach_2 GRID="learning_rate=0.003,0.01,0.03 seeds=0..4"
+sweep: $(READY)
+	@$(PYTHON) scripts/sweep.py
+
+## Measures the engines beside PyTorch, if requirements-bench.txt is installed, and the article's way; takes 15 minutes.
+bench: $(READY)
+	@$(PYTHON) scripts/bench.py
 
 ## Runs the tests.
 test: $(READY)

@@ -6,30 +6,26 @@ import argparse
 import shutil
 import sys
 
-from smallcnn.publishing import BuildError, fresh_edition, preview_edition, publish, published_edition
+from smallcnn.commands import run
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--fresh", action="store_true", help="ignore the recorded runs and train everything")
     which.add_argument("--preview", action="store_true", help="the whole book from few images and epochs")
     arguments = parser.parse_args()
+    from smallcnn.publishing import fresh_edition, preview_edition, publish, published_edition
+
     edition = preview_edition() if arguments.preview else fresh_edition() if arguments.fresh else published_edition()
     finished = edition.runs.parent / "finished"
     if arguments.fresh and finished.exists():  # an unfinished one goes on from its runs
         shutil.rmtree(edition.runs.parent)
-    try:
-        first_page = publish(edition)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one message
-        kind = "" if isinstance(error, BuildError) else f"{type(error).__name__}: "
-        print(f"error: {kind}{error}", file=sys.stderr)
-        return 1
+    first_page = publish(edition)
     if arguments.fresh:
         finished.touch()
     print(f"Open {first_page}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

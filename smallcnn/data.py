@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from smallcnn.commands import CommandError
 from smallcnn.files import replacing
 from smallcnn.models import CLASSES
 from smallcnn.paths import mnist_file
@@ -45,7 +46,7 @@ WAYS_TO_SUPPLY = (
 )
 
 
-class DataError(Exception):
+class DataError(CommandError):
     """MNIST is missing or is not what it should be; the message says which file, and what to do."""
 
 

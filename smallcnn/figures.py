@@ -187,6 +187,25 @@ def parameters_against_accuracy(points: Mapping[str, tuple[int, Sequence[float]]
     return figure
 
 
+def sweep_points(axes: Sequence[str], points: Mapping[tuple[str, ...], Sequence[float]]) -> Figure:
+    """Draws the points of a sweep one below the other: best test accuracy of each seed, and their mean.
+
+    Args:
+        axes: the parameters that vary.
+        points: their values, and the accuracies (0 to 1) of the seeds.
+    """
+    figure, axis = plt.subplots(figsize=(7, 1.2 + 0.35 * len(points)))
+    for row, accuracies in enumerate(points.values()):
+        values = 100 * np.array(accuracies)
+        axis.plot(values, [row] * len(values), "|", color=COLOURS["approach 2"], markersize=12, markeredgewidth=1.5)
+        axis.plot(values.mean(), row, "o", color=COLOURS["approach 2"], markeredgecolor=INK, markersize=8)
+    axis.axvline(100 * TARGET, color=INK, linewidth=0.8)
+    axis.set_yticks(range(len(points)), [", ".join(point) for point in points])
+    axis.invert_yaxis()
+    axis.set(xlabel="best test accuracy (%)", ylabel=", ".join(axes))
+    return figure
+
+
 def ranking_comparison(
     kernels: Mapping[str, np.ndarray], global_masks: Mapping[str, np.ndarray], layer_masks: Mapping[str, np.ndarray]
 ) -> Figure:

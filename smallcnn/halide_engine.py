@@ -52,6 +52,7 @@ EPSILON = 1e-3  # of batch normalisation, as in Keras
 MOMENTUM = 0.99  # of its moving statistics
 BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-7
 STRIP_BYTES = 16384
+STATE = ("weights", "moving", "first_moment", "second_moment")  # vectors that an epoch starts from
 
 lane, column, row, channel, pack = (hl.Var(name) for name in ("lane", "column", "row", "channel", "pack"))
 number, which = hl.Var("number"), hl.Var("which")
@@ -85,6 +86,10 @@ class Block:
     def name(self, array: str) -> str:
         """Names an array of the block, as weights are named."""
         return f"block_{self.number}/{array}"
+
+    def stage(self, name: str, part: str = "") -> hl.Func:
+        """A stage of the block, or of it a part that is computed on the way, under the name that a profile shows."""
+        return hl.Func(f"block_{self.number}_{name}{part and '_' + part}")
 
     @property
     def input(self) -> str:
@@ -233,7 +238,7 @@ class Stages:
 
     def compile(self, arrays: Mapping[str, np.ndarray]) -> Callable[[], None]:
         """Compiles the pipeline and ties it to the arrays that it reads and writes."""
-        target = hl.get_host_target()
+        target = hl.get_jit_target_from_environment()
         for unneeded in (hl.TargetFeature.NoAsserts, hl.TargetFeature.NoBoundsQuery):
             target = target.with_feature(unneeded)
         inputs = [hl.Argument(parameter) for parameter in self._read.values()]
@@ -257,11 +262,16 @@ def _vector_by_vector(stage: hl.Func) -> hl.Func:
 
 
 def _convolve(
-    maps: Any, weight: Callable[..., hl.Expr], finish: Callable[[hl.Expr], hl.Expr], sizes: tuple[int, int, int]
+    result: hl.Func,
+    maps: Any,
+    weight: Callable[..., hl.Expr],
+    finish: Callable[[hl.Expr], hl.Expr],
+    sizes: tuple[int, int, int],
 ) -> hl.Func:
     """Convolves maps with 3×3 weights.
 
     Args:
+        result: the stage to define.
         maps: `[pack, channel, row, column, lane]`.
         weight: gives the weight of (filter, channel, tap's column, tap's row).
         finish: makes an output from a finished sum.
@@ -270,7 +280,7 @@ def _convolve(
     channels, filters, size = sizes
     tile_filters, tile_columns = _tile(filters, size)
     tap = hl.RDom([(0, KERNEL_SIZE), (0, KERNEL_SIZE), (0, channels)], "tap")
-    total, result = hl.Func("total"), hl.Func("convolved")
+    total = hl.Func(f"{result.name()}_total")
     total[MAPS] = hl.f32(0)
     total[MAPS] += weight(channel, tap.z, tap.x, tap.y) * maps[lane, column + tap.x, row + tap.y, tap.z, pack]
     result[MAPS] = finish(total[MAPS])
@@ -312,11 +322,11 @@ def _registers() -> tuple[int, int]:
     return (16 if target.arch == hl.TargetArch.X86 and width < 16 else 32), width
 
 
-def _channel_sums(first: hl.Func, second: hl.Func, size: int, lane_mask: hl.ImageParam) -> hl.Func:
-    """Sums two functions of a pixel over the pixels and images of a pack: `[pack, channel, 2]`."""
+def _channel_sums(result: hl.Func, first: hl.Func, second: hl.Func, size: int, lane_mask: hl.ImageParam) -> hl.Func:
+    """Sums two functions of a pixel over the pixels and images of a pack, as `result`: `[pack, channel, 2]`."""
     pixel = hl.RDom([(0, size), (0, size)], "pixel")
     image = hl.RDom([(0, LANES)], "image")
-    by_lane, result = hl.Func("by_lane"), hl.Func("channel_sums")
+    by_lane = hl.Func(f"{result.name()}_by_lane")
     at = (lane, pixel.x, pixel.y, channel, pack)
     by_lane[lane, channel, pack] = (hl.f32(0), hl.f32(0))
     so_far = by_lane[lane, channel, pack]
@@ -345,7 +355,7 @@ def _set_statistics(block: Block, batch_size: int, stages: Stages) -> None:
     """
     activation, square = stages[block.name("activation")], hl.Func("square")
     square[MAPS] = activation[MAPS] * activation[MAPS]
-    sums = _channel_sums(activation, square, block.size, stages["lane_mask"])
+    sums = _channel_sums(block.stage("activation_sums"), activation, square, block.size, stages["lane_mask"])
     packs, count = -(-batch_size // LANES), batch_size * block.size**2
     moments = hl.Func("moments")  # in double precision, because the variance is a small difference
     first, second = (_sum_over_packs(_doubled(sums), packs, which, channel) / hl.f64(count) for which in range(2))
@@ -395,7 +405,7 @@ def _output(block: Block, stages: Stages) -> hl.Func:
     if block.pooled:
         value = hl.max(*(normalised(lane, x, y, channel, pack) for x, y in _window(column, row)))
     dropped = _drop(block, value, stages)
-    output = hl.Func("output")
+    output = block.stage("output")
     output[MAPS] = hl.select(stages["training"][0] != 0, dropped, value) if block.dropout else value
     return _vector_by_vector(output)
 
@@ -516,7 +526,7 @@ def _gradient_sums(block: Block, stages: Stages) -> hl.Func:
     gradient, with_x = hl.Func("gradient"), hl.Func("gradient_with_x")
     gradient[MAPS] = _drop(block, stages[block.name("output_gradient")][MAPS], stages)
     with_x[MAPS] = gradient[MAPS] * (x - mean[channel])
-    return _channel_sums(gradient, with_x, block.output_size, stages["lane_mask"])
+    return _channel_sums(block.stage("gradient_sums"), gradient, with_x, block.output_size, stages["lane_mask"])
 
 
 def _first_maximum(values: Sequence[hl.Expr]) -> list[hl.Expr]:
@@ -558,7 +568,7 @@ def _convolution_gradient(block: Block, coefficients: hl.Func, stages: Stages) -
 
     Around it lies a border of zeros, for the convolution that goes on from here.
     """
-    output_gradient, inside = hl.Func("dropped"), hl.Func("inside")
+    output_gradient, inside, result = hl.Func("dropped"), hl.Func("inside"), block.stage("convolution_gradient")
     output_gradient[MAPS] = _drop(block, stages[block.name("output_gradient")][MAPS], stages)
     g = _unpool(block, output_gradient, _normalised(block, stages)) if block.pooled else output_gradient[MAPS]
     x, factors = stages[block.name("activation")][MAPS], coefficients[channel]
@@ -566,7 +576,7 @@ def _convolution_gradient(block: Block, coefficients: hl.Func, stages: Stages) -
     inside[MAPS] = hl.select(x > 0.0, value * stages["lane_mask"][lane, pack], 0.0)
     everywhere, inner = hl.Range(), hl.Range(0, block.size)
     bounds = [everywhere, inner, inner, everywhere, everywhere]
-    result = hl.BoundaryConditions.constant_exterior(inside, 0.0, bounds)
+    result[MAPS] = hl.BoundaryConditions.constant_exterior(inside, 0.0, bounds)[MAPS]
 
     _vector_by_vector(result)
     if block.pooled:
@@ -592,7 +602,7 @@ def _bias_gradient(block: Block, packs: int, stages: Stages) -> hl.Func:
     """The gradient of the bias: a sum over pixels and lanes, of which ghosts are zero."""
     pixel = hl.RDom([(0, block.size), (0, block.size)], "pixel")
     image = hl.RDom([(0, LANES)], "image")
-    by_lane, by_pack, result = hl.Func("by_lane"), hl.Func("by_pack"), hl.Func("bias_gradient")
+    by_lane, by_pack, result = (block.stage("bias_gradient", part) for part in ("by_lane", "by_pack", ""))
     by_lane[lane, channel, pack] = hl.f32(0)
     by_lane[lane, channel, pack] += stages[block.name("convolution_gradient")][lane, pixel.x, pixel.y, channel, pack]
     by_pack[channel, pack] = hl.f32(0)
@@ -619,8 +629,8 @@ def _kernel_gradient(block: Block, packs: int, stages: Stages) -> hl.Func:
     tap_column, tap_row, of_strip = (hl.Var(name) for name in ("tap_column", "tap_row", "of_strip"))
     weight = (tap_column, number, tap_row, channel)
     x, y, i = pixel.y, rows * of_strip + pixel.z, width * pixel.x + lane
-    in_strip, by_lane, result = hl.Func("in_strip"), hl.Func("by_lane"), hl.Func("kernel_gradient")
-    by_pack = hl.Func("by_pack")
+    parts = ("in_strip", "by_lane", "by_pack", "")
+    in_strip, by_lane, by_pack, result = (block.stage("kernel_gradient", part) for part in parts)
     in_strip[lane, *weight, of_strip, pack] = hl.f32(0)
     in_strip[lane, *weight, of_strip, pack] += (
         maps[i, x + tap_column, y + tap_row, channel, pack]
@@ -683,13 +693,15 @@ def _input_gradient(block: Block, stages: Stages) -> hl.Func:
     def weight(of_channel: Any, of_filter: Any, x: Any, y: Any) -> hl.Expr:
         return kernel[of_filter, of_channel, BORDER - x, BORDER - y]
 
-    return _convolve(shifted, weight, lambda total: total, (block.filters, block.channels, block.input_size))
+    result = block.stage("input_gradient")
+    return _convolve(result, shifted, weight, lambda total: total, (block.filters, block.channels, block.input_size))
 
 
 def _activation(block: Block, stages: Stages) -> hl.Func:
     """The convolution with bias, and ReLU."""
     kernel, bias = stages[block.name("kernel")], stages[block.name("bias")]
     return _convolve(
+        block.stage("activation"),
         stages[block.input],
         lambda of_filter, of_channel, x, y: kernel[of_filter, of_channel, x, y],
         lambda total: hl.max(total + bias[channel], 0.0),
@@ -827,6 +839,14 @@ class HalideEngine:
 
     def get_weights(self) -> Weights:
         return {name: {**self._trained, **self._moving}[name].copy() for name in self._names}
+
+    def get_state(self) -> Weights:
+        return {name: self._arrays[name].copy() for name in STATE} | {"steps": np.array(self._steps)}
+
+    def set_state(self, state: Weights) -> None:
+        self._steps = int(state["steps"])
+        for name in STATE:
+            self._arrays[name][:] = state[name]
 
     def _compute_gradient(self, batch: np.ndarray) -> np.ndarray:
         """Computes the gradient at a batch of training images; returns summed loss and images that were right.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smallcnn.commands import CommandError
 from smallcnn.paths import BOOK
 
 LINE = re.compile(r"(?P<name>\w+): (?P<type>[\w\[\]]+) = (?P<value>.+?)  # (?P<help>.+?)(?: \[(?P<unit>[^\]]+)\])?$")
@@ -22,8 +23,10 @@ LONGEST_QUOTE = 60
 LONGEST_VALUE = 300
 
 
-class ParameterError(Exception):
+class ParameterError(CommandError):
     """A chapter or parameter that is unknown or wrong; the message is one line that says what was expected."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
 from smallcnn import data
+from smallcnn.commands import CommandError
 from smallcnn.models import count_multiply_adds
 from smallcnn.training import Report, TrainingConfig, TrainingRun, is_available, train
 
@@ -37,7 +38,7 @@ WORKER_ENVIRONMENT = {
 }
 
 
-class PoolError(Exception):
+class PoolError(CommandError):
     """Runs could not be computed; the message says why and what to do."""
 
 

@@ -23,6 +23,7 @@ import yaml
 
 from smallcnn import pages
 from smallcnn.chapters import CHAPTERS, chapter_configs, check_parameters
+from smallcnn.commands import CommandError
 from smallcnn.data import load_mnist
 from smallcnn.files import replacing, write_json, write_text
 from smallcnn.paths import BOOK, ROOT
@@ -40,7 +41,7 @@ PREVIEW_CHANGES = {
 PREVIEW_BANNER = "This is a preview from few images and epochs. Its numbers are not the report's."
 
 
-class BuildError(Exception):
+class BuildError(CommandError):
     """The book cannot be built; the message says which chapter or page, and why."""
 
 

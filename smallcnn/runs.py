@@ -7,6 +7,7 @@ the same run share it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,15 +15,17 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from smallcnn import data, pool
+from smallcnn.files import replacing
 from smallcnn.models import initial_weights
 from smallcnn.paths import runs_folder
-from smallcnn.training import HISTORY, Report, TrainingConfig, TrainingRun
+from smallcnn.training import HISTORY, Report, TrainingConfig, TrainingRun, Unfinished, train
 
 
 class DamagedRun(Exception):
@@ -32,7 +35,8 @@ class DamagedRun(Exception):
 def get_runs(configs: Sequence[TrainingConfig], report: Report = print) -> list[TrainingRun]:
     """Finds the recorded run of each configuration, and trains and records those that are missing.
 
-    Missing runs are computed by the pool. A run is recorded the moment it is finished.
+    Missing runs are computed by the pool; a single one by this process, on all its cores. A run is recorded the moment
+    it is finished.
 
     Args:
         configs: the runs to get; the earlier rounds of a pruned run need not be listed.
@@ -119,9 +123,50 @@ def _parents_first(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
 
 def _compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], report: Report) -> None:
     """Trains `missing`, parents first, records each and adds it to `finished`."""
-    for run in pool.compute(missing, finished, report):
+    alone = len(missing) == 1 and missing[0].engine == "halide" and "DASK_SCHEDULER_ADDRESS" not in os.environ
+    runs = [_train_here(missing[0], finished, report)] if alone else pool.compute(missing, finished, report)
+    for run in runs:
         save_run(run)
+        finished[run.config.key] = run
+        _unfinished_file(run.config).unlink(missing_ok=True)
         report(f"{run.config.label}: {100 * run.best_test_accuracy:.2f} % after epoch {run.best_epoch}, recorded")
+
+
+def _train_here(config: TrainingConfig, finished: dict[str, TrainingRun], report: Report) -> TrainingRun:
+    """Trains a single run in this process, on all its cores, and keeps what an interrupted one can go on from."""
+    unfinished = _load_unfinished(config)
+    if unfinished is not None:
+        report(f"{config.label}: going on after epoch {len(unfinished.epoch_seconds)}")
+    parent = config.parent and finished[config.parent.key]
+    return train(config, parent, report, unfinished, partial(_save_unfinished, config))
+
+
+def _unfinished_file(config: TrainingConfig) -> Path:
+    return runs_folder() / f".{config.key}.unfinished.npz"
+
+
+def _save_unfinished(config: TrainingConfig, unfinished: Unfinished) -> None:
+    fields = dataclasses.asdict(unfinished)
+    arrays = {f"best_weights {name}": array for name, array in fields.pop("best_weights").items()}
+    arrays |= {f"engine_state {name}": array for name, array in fields.pop("engine_state").items()}
+    arrays["predicted_classes"] = fields.pop("predicted_classes")
+    with replacing(_unfinished_file(config)) as temporary, temporary.open("wb") as file:
+        np.savez(file, fields=np.array(json.dumps(fields)), **arrays)
+
+
+def _load_unfinished(config: TrainingConfig) -> Unfinished | None:
+    """What an interrupted run of `config` left, if that is whole."""
+    try:
+        with np.load(_unfinished_file(config), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        fields = json.loads(str(arrays.pop("fields")))
+        parts: dict[str, dict[str, np.ndarray]] = {"best_weights": {}, "engine_state": {}}
+        for name in arrays.keys() - {"predicted_classes"}:
+            part, array = name.split(" ")
+            parts[part][array] = arrays[name]
+        return Unfinished(**fields, **parts, predicted_classes=arrays["predicted_classes"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _fields(run: TrainingRun) -> dict[str, Any]:

@@ -58,6 +58,16 @@ class TensorFlowEngine:
     def get_weights(self) -> Weights:
         return {name: variable.numpy() for name, variable in self._variables.items()}
 
+    def get_state(self) -> Weights:
+        return {str(number): variable.numpy() for number, variable in enumerate(self._state())}
+
+    def set_state(self, state: Weights) -> None:
+        for number, variable in enumerate(self._state()):
+            variable.assign(state[str(number)])
+
+    def _state(self) -> list[tf.Variable]:
+        return [*self._model.variables, *self._optimizer.variables]
+
     @tf.function
     def _train_epoch(self, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss_sum, accuracy_sum = 0.0, 0.0

@@ -176,6 +176,26 @@ class TrainingRun:
         return len(self.history["test_accuracy"])
 
 
+@dataclass
+class Unfinished:
+    """What an interrupted run goes on from, after whole epochs.
+
+    Attributes:
+        history, misclassified, epoch_seconds: as in `TrainingRun`, so far.
+        best_weights, predicted_classes: of the best epoch so far; the initial weights and zeros before there is one.
+        engine_state: what the engine gave as its state after the last epoch; empty before the first.
+        seconds: spent so far, preparation included.
+    """
+
+    best_weights: Weights
+    predicted_classes: np.ndarray
+    history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in HISTORY})
+    misclassified: list[list[int]] = field(default_factory=list)
+    epoch_seconds: list[float] = field(default_factory=list)
+    engine_state: Weights = field(default_factory=dict)
+    seconds: float = 0.0
+
+
 class Engine(Protocol):
     """What the loop needs of a program that trains."""
 
@@ -190,6 +210,12 @@ class Engine(Protocol):
 
     def get_weights(self) -> Weights:
         """Returns a copy of the weights, named as in `initial_weights`."""
+
+    def get_state(self) -> Weights:
+        """Returns a copy of all that the next epoch starts from."""
+
+    def set_state(self, state: Weights) -> None:
+        """Goes back to what `get_state` returned, in this or another process."""
 
 
 def is_available(engine: str) -> bool:
@@ -214,13 +240,21 @@ def create_engine(config: TrainingConfig, train_set: data.Dataset, weights: Weig
     return TensorFlowEngine(config, train_set, weights, masks)
 
 
-def train(config: TrainingConfig, parent: TrainingRun | None = None, report: Report = print) -> TrainingRun:
-    """Trains `config` from its initial weights.
+def train(
+    config: TrainingConfig,
+    parent: TrainingRun | None = None,
+    report: Report = print,
+    unfinished: Unfinished | None = None,
+    keep: Callable[[Unfinished], None] | None = None,
+) -> TrainingRun:
+    """Trains `config` from its initial weights, or from where an interrupted run was.
 
     Args:
         config: the run to make.
         parent: for a pruned run, the finished run of `config.parent`, whose weights are ranked.
         report: called with a line of text after every epoch.
+        unfinished: what `keep` last got from an interrupted run of `config`; the result is as if it had not been.
+        keep: called after every epoch with what an interrupted run can go on from.
 
     Raises:
         FloatingPointError: if the loss is not a number any more.
@@ -233,12 +267,17 @@ def train(config: TrainingConfig, parent: TrainingRun | None = None, report: Rep
     for name, mask in masks.items():
         weights[name] *= mask
     engine = create_engine(config, train_set, weights, masks)
-
     callbacks = Callbacks(config)
-    history: dict[str, list[float]] = {name: [] for name in HISTORY}
-    misclassified, epoch_seconds = [], []
-    best_weights, best_predictions = weights, np.zeros(len(test_set.labels), np.uint8)
-    for epoch in range(1, config.epochs + 1):
+    so_far = unfinished or Unfinished(weights, np.zeros(len(test_set.labels), np.uint8))
+    if so_far.engine_state:
+        engine.set_state(so_far.engine_state)
+    for epoch, test_accuracy in enumerate(so_far.history["test_accuracy"], start=1):
+        callbacks.epoch_ended(epoch, test_accuracy)
+
+    started -= so_far.seconds
+    for epoch in range(len(so_far.epoch_seconds) + 1, config.epochs + 1):
+        if callbacks.stop:
+            break
         epoch_started = time.perf_counter()
         learning_rate = callbacks.learning_rate
         train_loss, train_accuracy = engine.train_epoch(data_order(config, epoch), learning_rate)
@@ -251,25 +290,27 @@ def train(config: TrainingConfig, parent: TrainingRun | None = None, report: Rep
         correct = len(predictions) - len(wrong)
         row = (learning_rate, train_loss, train_accuracy, test_loss, correct / len(predictions), correct)
         for name, value in zip(HISTORY, row, strict=True):
-            history[name].append(value)
-        misclassified.append(wrong.tolist())
+            so_far.history[name].append(value)
+        so_far.misclassified.append(wrong.tolist())
         if callbacks.epoch_ended(epoch, correct / len(predictions)):
-            best_weights, best_predictions = engine.get_weights(), predictions
-        epoch_seconds.append(time.perf_counter() - epoch_started)
+            so_far.best_weights, so_far.predicted_classes = engine.get_weights(), predictions
+        so_far.epoch_seconds.append(time.perf_counter() - epoch_started)
+        so_far.seconds = time.perf_counter() - started
+        if keep is not None:
+            so_far.engine_state = engine.get_state()
+            keep(so_far)
         report(
             f"{config.label}: epoch {epoch} of at most {config.epochs}, training {100 * train_accuracy:.2f} %, "
-            f"test {100 * correct / len(predictions):.2f} %, {epoch_seconds[-1]:.1f} s"
+            f"test {100 * correct / len(predictions):.2f} %, {so_far.epoch_seconds[-1]:.1f} s"
         )
-        if callbacks.stop:
-            break
     return TrainingRun(
         config=config,
-        history=history,
-        misclassified=misclassified,
+        history=so_far.history,
+        misclassified=so_far.misclassified,
         best_epoch=callbacks.best_epoch,
-        predicted_classes=best_predictions,
-        weights=best_weights,
-        epoch_seconds=epoch_seconds,
+        predicted_classes=so_far.predicted_classes,
+        weights=so_far.best_weights,
+        epoch_seconds=so_far.epoch_seconds,
         seconds=time.perf_counter() - started,
         provenance=provenance.describe(config.engine),
     )

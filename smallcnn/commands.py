@@ -1,0 +1,28 @@
+"""How the command-line scripts end: what goes wrong becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class CommandError(Exception):
+    """What was asked for cannot be done; the message is all that a user needs."""
+
+    exit_code = 1
+
+
+def run(command: Callable[[], None]) -> int:
+    """Runs a script's command and returns its exit code; whatever goes wrong becomes one line."""
+    try:
+        command()
+    except CommandError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; finished runs are recorded, and the same command goes on from them", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one message
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0

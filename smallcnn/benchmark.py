@@ -73,6 +73,7 @@ def measure_all(report: Report = print, rounds: int = ROUNDS) -> dict[str, Any]:
         "seconds_per_epoch": {
             approach: {way: summarise(values) for way, values in of.items()} for approach, of in seconds.items()
         },
+        "operations_per_epoch": {approach: count_operations(_config(approach)) for approach in APPROACHES},
         "ratios": {
             approach: {name: of[way] / of[other] for name, (way, other) in RATIOS.items() if way in of and other in of}
             for approach, of in medians.items()

@@ -187,6 +187,79 @@ def parameters_against_accuracy(points: Mapping[str, tuple[int, Sequence[float]]
     return figure
 
 
+def paired_accuracies(pairs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Draws for each network the accuracies (0 to 1) of both engines, those of the same seed joined by a line."""
+    figure, axes = plt.subplots(1, len(pairs), figsize=(7, 3.4), sharey=True)
+    for axis, (label, of_label) in zip(axes, pairs.items(), strict=True):
+        for values in zip(*of_label.values(), strict=True):
+            axis.plot(range(len(values)), 100 * np.array(values), "o-", color=colour(label), markeredgecolor=INK)
+        axis.set_xticks(range(len(of_label)), [{"halide": "Halide"}.get(engine, "TensorFlow") for engine in of_label])
+        axis.set(title=label, xlim=(-0.4, len(of_label) - 0.6))
+        axis.axhline(100 * TARGET, color=INK, linewidth=0.8)
+    axes[0].set_ylabel("best test accuracy (%)")
+    return figure
+
+
+def seconds_of_ways(seconds: Mapping[str, Mapping[str, Mapping[str, float]]], names: Mapping[str, str]) -> Figure:
+    """Draws the seconds an epoch of every way to train, for each approach.
+
+    Args:
+        seconds: by chapter and way, median, minimum and maximum.
+        names: of the ways, in their order.
+    """
+    figure, axes = plt.subplots(1, len(seconds), figsize=(7, 3.6), sharey=True)
+    for axis, (chapter, of_chapter) in zip(axes, seconds.items(), strict=True):
+        label = chapter.replace("_", " ")
+        ways = [way for way in names if way in of_chapter]
+        middle = [of_chapter[way]["median"] for way in ways]
+        spans = [
+            [of_chapter[way]["median"] - of_chapter[way]["minimum"] for way in ways],
+            [of_chapter[way]["maximum"] - of_chapter[way]["median"] for way in ways],
+        ]
+        axis.barh(range(len(ways)), middle, xerr=spans, color=colour(label), ecolor=INK, error_kw={"linewidth": 1})
+        axis.set_yticks(range(len(ways)), [names[way] for way in ways])
+        axis.set(title=label)
+        axis.grid(axis="y", visible=False)
+    axes[0].invert_yaxis()
+    figure.supxlabel("seconds an epoch", fontsize=11.5)
+    return figure
+
+
+def seconds_of_stages(milliseconds: Mapping[str, float], arithmetic: Mapping[str, float]) -> Figure:
+    """Draws the time of every stage of a training step, and in it what its multiply-adds alone would take."""
+    stages = [name for name, value in milliseconds.items() if value > 0.01 * sum(milliseconds.values())]
+    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.24 * len(stages)))
+    axis.barh(stages, [milliseconds[name] for name in stages], color="#56B4E9", label="the stage")
+    axis.barh(stages, [arithmetic.get(name, 0) for name in stages], height=0.4, color=INK, label="its arithmetic alone")
+    axis.set_yticks(range(len(stages)), [name.replace("_", " ") for name in stages], fontsize=9.5)
+    axis.set(xlabel="milliseconds a step, one core")
+    axis.grid(axis="y", visible=False)
+    axis.invert_yaxis()
+    axis.legend(loc="lower right")
+    return figure
+
+
+def lanes() -> Figure:
+    """Draws how sixteen images lie in memory: their pixels side by side, so that a vector holds one pixel of each."""
+    figure, axes = plt.subplots(2, 1, figsize=(7, 3.2))
+    images, pixels = 4, 5
+    rows = {
+        "one image after the other": [(image, pixel) for image in range(images) for pixel in range(pixels)],
+        "side by side": [(image, pixel) for pixel in range(pixels) for image in range(images)],
+    }
+    for axis, (title, cells) in zip(axes, rows.items(), strict=True):
+        for position, (image, pixel) in enumerate(cells):
+            face = MORE_COLOURS[image]
+            axis.add_patch(plt.Rectangle((position, 0), 1, 1, facecolor=face, edgecolor="white", alpha=0.75))
+            axis.text(position + 0.5, 0.5, f"{'abcd'[image]}{pixel + 1}", ha="center", va="center", fontsize=9.5)
+        axis.set(xlim=(-0.2, len(cells) + 0.2), ylim=(-0.9, 1.3))
+        axis.set_title(title, fontsize=11, loc="left")
+        axis.axis("off")
+    axes[1].annotate("", (0, -0.25), (images, -0.25), arrowprops={"arrowstyle": "<->", "color": INK})
+    axes[1].text(images / 2, -0.4, "one vector", ha="center", va="top", fontsize=10)
+    return figure
+
+
 def sweep_points(axes: Sequence[str], points: Mapping[tuple[str, ...], Sequence[float]]) -> Figure:
     """Draws the points of a sweep one below the other: best test accuracy of each seed, and their mean.
 

@@ -27,7 +27,10 @@ SECONDS_PER_MULTIPLY_ADD = {"halide": 1.65e-10, "tensorflow": 1.2e-9}
 # More than a run has been seen to need.
 BYTES_PER_RUN = {"halide": 500e6, "tensorflow": 2e9}
 
+JOIN_SECONDS = 10.0
 SCHEDULER_PATIENCE = 30.0  # seconds without a scheduler before it counts as gone
+ALLOWED_DEATHS = 3  # of workers over the same run
+SCHEDULER_GONE = "the scheduler is gone; finished runs are recorded, and the same command goes on from them"
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "HL_NUM_THREADS": "1",
@@ -72,7 +75,7 @@ def compute(
     finished: Queue[Future] = Queue()
     running: set[str] = set()
     failures: list[Exception] = []
-    with _pool(configs, report) as client:
+    with _pool(configs, report) as client, _scheduler_errors():
         progress = Progress(configs, _count_cores(client))
         client.subscribe_topic("progress", lambda event: report(progress.line(*event[1])))
         while True:
@@ -103,6 +106,17 @@ def _count_cores(client: Client) -> int:
     return max(1, sum(client.nthreads().values()))
 
 
+@contextmanager
+def _scheduler_errors() -> Iterator[None]:
+    """Turns what a lost connection raises into an error for the user."""
+    from distributed.comm.core import CommClosedError
+
+    try:
+        yield
+    except (CommClosedError, TimeoutError) as error:
+        raise PoolError(SCHEDULER_GONE) from error
+
+
 def _next_finished(client: Client, finished: Queue[Future]) -> Future:
     last_seen = time.monotonic()
     while time.monotonic() - last_seen < SCHEDULER_PATIENCE:
@@ -115,7 +129,7 @@ def _next_finished(client: Client, finished: Queue[Future]) -> Future:
         if not future.cancelled():
             return future
         break
-    raise PoolError("the scheduler is gone; finished runs are recorded, and the same command goes on from them")
+    raise PoolError(SCHEDULER_GONE)
 
 
 def _explained(error: Exception) -> Exception:
@@ -133,11 +147,14 @@ def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]
     from distributed import Client, LocalCluster
 
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-    options = {"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT, "distributed.scheduler.allowed-failures": 5}
+    options = {
+        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+        "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
+    }
     with dask.config.set(options):
         if address:
             try:
-                client = Client(address, timeout="10s", set_as_default=False)
+                client = Client(address, timeout=JOIN_SECONDS, set_as_default=False)
             except OSError as error:
                 raise PoolError(f"no scheduler answers at DASK_SCHEDULER_ADDRESS={address}") from error
             cluster = None

@@ -21,7 +21,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from smallcnn import pages
+from smallcnn import measurements, pages
 from smallcnn.chapters import CHAPTERS, chapter_configs, check_parameters
 from smallcnn.commands import CommandError
 from smallcnn.data import load_mnist
@@ -249,7 +249,7 @@ def _assemble(edition: Edition) -> Path:
     for chapter in CHAPTERS:
         contents[f"{chapter}.ipynb"] = _page(edition, chapter).encode()
     results = {chapter: json.loads(_results(edition, chapter).read_text("utf-8")) for chapter in CHAPTERS}
-    for name, content in pages.generated_parts(results).items():
+    for name, content in (pages.generated_parts(results) | measurements.measured_parts()).items():
         contents[f"generated/{name}"] = content
     for path in list(source.rglob("*")):
         if path.is_file() and path.relative_to(source).as_posix() not in contents:

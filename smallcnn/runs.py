@@ -67,13 +67,17 @@ def is_recorded(config: TrainingConfig) -> bool:
     return (runs_folder() / config.key).exists()
 
 
-def load_run(config: TrainingConfig) -> TrainingRun | None:
+def load_run(config: TrainingConfig, records: Path | None = None) -> TrainingRun | None:
     """Reads the recorded run of `config`, or returns None where there is none.
+
+    Args:
+        config: the run to find.
+        records: where to look, if not in the folder that this process records to.
 
     Raises:
         DamagedRun: if there is a record that is half-written, changed, or of something else.
     """
-    folder = runs_folder() / config.key
+    folder = (records or runs_folder()) / config.key
     if not folder.exists():
         return None
     try:

@@ -28,6 +28,22 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
+# What 95 in 100 values of Student's t lie within, for 1, 2, … degrees of freedom.
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def paired_difference(values: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """The mean difference of values paired by position, and half the width of its 95 % interval (Student 1908).
+
+    The interval of a single pair, or of none, has no bounds.
+    """
+    differences = np.subtract(values, others)
+    if len(differences) < 2:
+        return float(differences.sum()), math.inf
+    deviation = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+    return float(differences.mean()), STUDENT_T[min(len(differences) - 1, len(STUDENT_T)) - 1] * deviation
+
+
 def is_above(values: Sequence[float], others: Sequence[float]) -> bool | None:
     """Whether `values` exceed `others`, measured with the same seeds; None where that is unclear.
 

@@ -64,6 +64,12 @@ class FakeEngine:
         grown = {name: array + np.float32(len(self.orders)) for name, array in self._weights.items()}
         return {name: array * self.masks.get(name, np.float32(1)) for name, array in grown.items()}
 
+    def get_state(self) -> Weights:
+        return {"orders": np.array(self.orders)}
+
+    def set_state(self, state: Weights) -> None:
+        self.orders = list(state["orders"])
+
 
 class FakeTraining:
     """Calls `training.train` on a tiny data set with a `FakeEngine`, which it keeps as `engine`."""

@@ -317,6 +317,19 @@ def test_the_same_configuration_gives_the_same_bits(train_set: data.Dataset) -> 
     assert averages == other_averages
 
 
+def test_an_engine_goes_on_from_the_state_of_another(train_set: data.Dataset) -> None:
+    architecture, batch_size = NETWORKS["approach_3"][0], 50
+    weights, order = initial_weights(architecture, 0), batches(batch_size, 6)
+    masks = random_masks(weights)
+    whole, before, after = (create_engine(architecture, batch_size, train_set, weights, masks) for _ in range(3))
+    whole.train_epoch(order[:3], LEARNING_RATE)
+    averages = whole.train_epoch(order[3:], LEARNING_RATE)
+    before.train_epoch(order[:3], LEARNING_RATE)
+    after.set_state(before.get_state())
+    assert after.train_epoch(order[3:], LEARNING_RATE) == averages
+    assert_same_arrays(after.get_weights(), whole.get_weights())
+
+
 def test_training_learns(train_set: data.Dataset) -> None:
     architecture = PUBLISHED["approach_3"]
     engine = create_engine(architecture, 100, train_set, initial_weights(architecture, 0))

@@ -27,8 +27,18 @@ from smallcnn.publishing import PREVIEW_BANNER, PREVIEW_CHANGES
 
 pytestmark = pytest.mark.slow
 
-PAGES = ("index", *CHAPTERS, "differences", "rerun", "references")
-FIGURES = {"index": 1, "data": 2, "approach_1": 3, "approach_2": 3, "approach_3": 3, "comparison": 2, "pruning": 4}
+PAGES = ("index", *CHAPTERS, "same_study", "why_fast", "differences", "rerun", "references")
+FIGURES = {
+    "index": 1,
+    "data": 2,
+    "approach_1": 3,
+    "approach_2": 3,
+    "approach_3": 3,
+    "comparison": 2,
+    "pruning": 4,
+    "same_study": 1,
+    "why_fast": 3,
+}
 TABLES = {
     "index": 1,
     "data": 2,
@@ -37,6 +47,8 @@ TABLES = {
     "approach_3": 5,
     "comparison": 1,
     "pruning": 5,
+    "same_study": 1,
+    "why_fast": 3,
     "differences": 3,
     "rerun": 5,
 }

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from smallcnn import pages, parameters, publishing
+from smallcnn import measurements, pages, parameters, publishing
 from smallcnn.data import DataError
 from smallcnn.files import write_json
 from smallcnn.paths import ROOT
@@ -85,6 +85,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setattr(publishing, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(1))
     monkeypatch.setattr(papermill, "execute_notebook", project.execute)
     monkeypatch.setattr(pages, "generated_parts", lambda results: {"answer.md": repr(results).encode()})
+    monkeypatch.setattr(measurements, "measured_parts", dict)
     for name in ("SMALLCNN_BUILD", "SMALLCNN_RUNS", "SMALLCNN_PREVIEW"):
         monkeypatch.delenv(name, raising=False)
     return project

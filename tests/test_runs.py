@@ -347,5 +347,45 @@ def test_a_damaged_record_is_named_and_computed_again(
     assert_same_run(load_run(wanted), run)
 
 
+@pytest.mark.parametrize("interrupted_after", [1, 2, 4])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    interrupted_after: int,
+    config: TrainingConfig,
+    fake_training: FakeTraining,
+    runs_folder: Path,
+    assert_same_run: CompareRuns,
+) -> None:
+    config = dataclasses.replace(config, engine="halide", epochs=6, early_stopping_patience=2, plateau_patience=1)
+    fake_training.accuracies = [0.5, 0.99, 0.985, 0.995, 0.6, 0.7]
+    whole = fake_training(config)
+    lines: list[str] = []
+
+    def report(line: str) -> None:
+        lines.append(line)
+        if len(lines) == interrupted_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        get_runs([config], report)
+    assert load_run(config) is None
+    (run,) = get_runs([config], lines.append)
+    assert f"going on after epoch {interrupted_after}" in lines[interrupted_after]
+    assert_same_run(run, whole, measured_once=False)
+    assert [path.name for path in runs_folder.iterdir()] == [config.key]
+
+
+def test_a_damaged_unfinished_run_is_started_again(
+    config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path, assert_same_run: CompareRuns
+) -> None:
+    config = dataclasses.replace(config, engine="halide")
+    whole = fake_training(config)
+    runs_folder.mkdir()
+    for content in (b"", b"PK\x05\x06" + bytes(18), b"not an archive"):
+        runs._unfinished_file(config).write_bytes(content)
+        assert runs._load_unfinished(config) is None
+    (run,) = get_runs([config], lambda line: None)
+    assert_same_run(run, whole, measured_once=False)
+
+
 def test_no_runs_are_asked_for_and_none_are_given(runs_folder: Path, computed: list[TrainingConfig]) -> None:
     assert get_runs([]) == []

@@ -1,0 +1,164 @@
+"""The generated parts of the pages on computing, from recorded measurements and the recorded runs of both engines."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+from smallcnn.chapters import check_parameters, training_configs
+from smallcnn.pages import APPROACHES
+from smallcnn.paths import ROOT
+from smallcnn.runs import load_run
+from smallcnn.statistics import paired_difference
+from smallcnn.tables import spread, table
+from smallcnn.training import ENGINES, TrainingRun
+
+MEASUREMENTS = ROOT / "measurements"
+WAY_NAMES = {
+    "article": "the article's way, all cores",
+    "tensorflow_one_core": "TensorFlow, one core",
+    "torch_one_core": "PyTorch, one core",
+    "torch_all_cores": "PyTorch, all cores",
+    "halide_one_core": "Halide, one core",
+    "halide_all_cores": "Halide, all cores, one run",
+    "pool_all_cores": "Halide, all cores, a run on each",
+    "ceiling_one_core": "the arithmetic alone, one core",
+}
+
+
+def measured_parts() -> dict[str, bytes]:
+    """Makes the generated parts of the pages on computing, by file name."""
+    from smallcnn import figures  # here: matplotlib takes a second
+
+    figures.use_book_style()
+    benchmark = json.loads((MEASUREMENTS / "benchmark.json").read_text(encoding="utf-8"))
+    runs = runs_of_both_engines()
+    pairs = {label: accuracies_by_seed(of_label) for label, of_label in runs.items()}
+    return {
+        "engines.md": engines_table(pairs).encode(),
+        "engines.svg": _svg(figures.paired_accuracies, pairs),
+        "machine.md": machine_sentence(benchmark).encode(),
+        "ways.md": ways_table(benchmark).encode(),
+        "ratios.md": ratios_table(benchmark).encode(),
+        "halide.md": halide_table(benchmark).encode(),
+        "ways.svg": _svg(figures.seconds_of_ways, benchmark["seconds_per_epoch"], WAY_NAMES),
+        "stages.svg": _svg(figures.seconds_of_stages, *stages(benchmark, "approach_2")),
+        "lanes.svg": _svg(figures.lanes),
+    }
+
+
+def _svg(draw: Callable[..., Any], *arguments: Any) -> bytes:
+    content = io.BytesIO()
+    draw(*arguments).savefig(content, format="svg", metadata={"Date": None})
+    return content.getvalue()
+
+
+def runs_of_both_engines() -> dict[str, dict[str, list[TrainingRun]]]:
+    """The published networks' recorded runs by approach and engine, with the seeds that both engines have.
+
+    They are those of the project, also in a preview or a book that was trained afresh.
+    """
+    found: dict[str, dict[str, list[TrainingRun]]] = {}
+    for chapter, label in APPROACHES.items():
+        configs = training_configs(check_parameters(chapter, {"engine": "halide", "seeds": list(range(10))}))
+        of_label: dict[str, list[TrainingRun]] = {engine: [] for engine in ENGINES}
+        for config in configs:
+            of_seed = {
+                engine: load_run(dataclasses.replace(config, engine=engine), ROOT / "runs") for engine in ENGINES
+            }
+            if None not in of_seed.values():
+                for engine, run in of_seed.items():
+                    of_label[engine].append(run)
+        found[label] = of_label
+    return found
+
+
+def accuracies_by_seed(runs: dict[str, list[TrainingRun]]) -> dict[str, list[float]]:
+    """The best test accuracies of each engine, seed by seed."""
+    return {engine: [run.best_test_accuracy for run in of_engine] for engine, of_engine in runs.items()}
+
+
+def engines_table(pairs: dict[str, dict[str, list[float]]]) -> str:
+    """Both engines' accuracies, and the differences of the runs with the same seed."""
+    rows = []
+    for label, of_label in pairs.items():
+        halide, tensorflow = of_label["halide"], of_label["tensorflow"]
+        mean, half_width = paired_difference(halide, tensorflow)
+        difference = f"{100 * mean:+.3f} ± {100 * half_width:.3f}"
+        verdict = "no" if abs(mean) <= half_width else "**yes**"
+        rows.append((label, len(halide), spread(halide), spread(tensorflow), difference, verdict))
+    header = ("network", "seeds", "Halide", "TensorFlow", "difference in points, 95 % interval", "distinguishable")
+    return table(header, rows)
+
+
+def machine_sentence(benchmark: dict[str, Any]) -> str:
+    """Where and how the recorded benchmark was made."""
+    machine, protocol = benchmark["machine"], benchmark["protocol"]
+    return (
+        f"Measured on {machine['date'][:10]}: {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
+        f"`{machine['instructions']}`; Halide {machine['halide']}, TensorFlow {machine['tensorflow']}"
+        + (f", PyTorch {machine['torch']}" if "torch" in machine else "")
+        + f"; batches of {protocol['batch_size']}. All ways took turns over {protocol['rounds']} rounds, each with "
+        f"{100 * protocol['share_of_an_epoch']:.0f} % of an epoch and of its test pass at a time.\n"
+    )
+
+
+def ways_table(benchmark: dict[str, Any]) -> str:
+    """Seconds an epoch for every way and approach."""
+    by_approach = benchmark["seconds_per_epoch"]
+    rows = [
+        (name, *(_range(by_approach[chapter][way]) for chapter in APPROACHES))
+        for way, name in WAY_NAMES.items()
+        if way in by_approach["approach_1"]
+    ]
+    return table(("seconds an epoch", *APPROACHES.values()), rows)
+
+
+def _range(seconds: dict[str, float]) -> str:
+    return f"{seconds['median']:.1f} ({seconds['minimum']:.1f}–{seconds['maximum']:.1f})"
+
+
+def ratios_table(benchmark: dict[str, Any]) -> str:
+    """What is how many times faster than what, from the medians."""
+    names = {
+        "tensorflow_over_halide_one_core": "Halide against TensorFlow, one core each",
+        "torch_over_halide_one_core": "Halide against PyTorch, one core each",
+        "halide_one_core_over_all_cores": "Halide on all cores against one, a single run",
+        "article_over_halide_all_cores": "Halide on all cores, a single run, against the article's way",
+        "article_over_pool": "a Halide run on each core against the article's way",
+    }
+    ratios = benchmark["ratios"]
+    rows = [
+        (name, *(f"{ratios[chapter][ratio]:.1f}×" for chapter in APPROACHES))
+        for ratio, name in names.items()
+        if ratio in ratios["approach_1"]
+    ]
+    shares = (f"{100 / ratios[chapter]['halide_over_ceiling_one_core']:.0f} %" for chapter in APPROACHES)
+    rows.append(("share of the core's highest rate of arithmetic", *shares))
+    return table(("times faster", *APPROACHES.values()), rows)
+
+
+def halide_table(benchmark: dict[str, Any]) -> str:
+    """Set-up, memory and the loop of the fast engine."""
+    details = [benchmark["halide"][chapter] for chapter in APPROACHES]
+    rows = [
+        ("set-up: compiling the stages, seconds", *(f"{of['set_up_seconds']:.1f}" for of in details)),
+        ("one step, milliseconds", *(f"{1000 * of['step_seconds']:.1f}" for of in details)),
+        ("test pass, seconds", *(f"{of['test_pass_seconds']:.2f}" for of in details)),
+        ("an epoch against its steps and test pass", *(f"{of['epoch_over_steps']:.2f}" for of in details)),
+        ("peak memory of the process, MB", *(f"{of['peak_memory_bytes'] / 1e6:.0f}" for of in details)),
+    ]
+    return table(("one core", *APPROACHES.values()), rows)
+
+
+def stages(benchmark: dict[str, Any], chapter: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds a step of each stage, and those that its arithmetic alone would take at the core's highest rate."""
+    step = benchmark["seconds_per_epoch"][chapter]["ceiling_one_core"]["median"]
+    operations = benchmark["operations_per_epoch"][chapter]
+    measured = benchmark["halide"][chapter]["stages"]
+    seconds = {name: 1000 * of["seconds"] for name, of in measured.items()}
+    alone = {name: 1000 * of["operations"] * step / operations for name, of in measured.items() if "operations" in of}
+    return seconds, alone

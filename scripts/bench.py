@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from smallcnn.benchmark import APPROACHES, measure_all
 from smallcnn.data import load_mnist
 from smallcnn.files import write_json
@@ -9,7 +11,7 @@ from smallcnn.paths import ROOT
 
 if __name__ == "__main__":
     load_mnist()
-    result = measure_all()
+    result = measure_all(partial(print, flush=True))
     for approach in APPROACHES:
         print(f"\n{approach}, seconds an epoch, test pass included: median (minimum to maximum)")
         for way, of in result["seconds_per_epoch"][approach].items():

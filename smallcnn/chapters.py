@@ -54,11 +54,12 @@ def training_configs(parameters: Mapping[str, Any]) -> list[TrainingConfig]:
     def with_engine(engine: str) -> list[TrainingConfig]:
         return [TrainingConfig(architecture, seed, **{**settings, "engine": engine}) for seed in seeds]
 
-    if settings["engine"] != "auto":
-        return with_engine(settings["engine"])
-    fast = with_engine("halide")
-    usable = is_available("halide") or all(is_recorded(config) for config in fast)
-    return fast if usable else with_engine("tensorflow")
+    fast = with_engine("tensorflow" if settings["engine"] == "tensorflow" else "halide")
+    if is_available(fast[0].engine) or all(is_recorded(config) for config in fast):
+        return fast
+    if settings["engine"] == "auto":
+        return with_engine("tensorflow")
+    raise ValueError(f"engine is {settings['engine']!r}, which is not installed on this machine; take engine=auto")
 
 
 def pruning_configs(parameters: Mapping[str, Any]) -> list[list[TrainingConfig]]:

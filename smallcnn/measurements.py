@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,12 @@ from smallcnn.pages import APPROACHES
 from smallcnn.paths import ROOT
 from smallcnn.runs import load_run
 from smallcnn.statistics import paired_difference
+from smallcnn.sweeps import read_csv, sweep_table
 from smallcnn.tables import spread, table
 from smallcnn.training import ENGINES, TrainingRun
 
 MEASUREMENTS = ROOT / "measurements"
+EPOCHS = 40
 WAY_NAMES = {
     "article": "the article's way, all cores",
     "tensorflow_one_core": "TensorFlow, one core",
@@ -35,6 +38,8 @@ def measured_parts() -> dict[str, bytes]:
 
     figures.use_book_style()
     benchmark = json.loads((MEASUREMENTS / "benchmark.json").read_text(encoding="utf-8"))
+    scaling = json.loads((MEASUREMENTS / "scaling.json").read_text(encoding="utf-8"))
+    sweep = read_csv((MEASUREMENTS / "sweep.csv").read_text(encoding="utf-8"))
     runs = runs_of_both_engines()
     pairs = {label: accuracies_by_seed(of_label) for label, of_label in runs.items()}
     return {
@@ -47,6 +52,11 @@ def measured_parts() -> dict[str, bytes]:
         "ways.svg": _svg(figures.seconds_of_ways, benchmark["seconds_per_epoch"], WAY_NAMES),
         "stages.svg": _svg(figures.seconds_of_stages, *stages(benchmark, "approach_2")),
         "lanes.svg": _svg(figures.lanes),
+        "pool.md": pool_table(benchmark).encode(),
+        "scaling.md": scaling_table(scaling).encode(),
+        "scaling.svg": _svg(figures.runs_an_hour, scaling),
+        "sweep.md": sweep_table(*sweep).encode(),
+        "sweep.svg": _svg(figures.sweep_points, *sweep),
     }
 
 
@@ -63,7 +73,7 @@ def runs_of_both_engines() -> dict[str, dict[str, list[TrainingRun]]]:
     """
     found: dict[str, dict[str, list[TrainingRun]]] = {}
     for chapter, label in APPROACHES.items():
-        configs = training_configs(check_parameters(chapter, {"engine": "halide", "seeds": list(range(10))}))
+        configs = training_configs(check_parameters(chapter, {"engine": "tensorflow", "seeds": list(range(10))}))
         of_label: dict[str, list[TrainingRun]] = {engine: [] for engine in ENGINES}
         for config in configs:
             of_seed = {
@@ -87,8 +97,9 @@ def engines_table(pairs: dict[str, dict[str, list[float]]]) -> str:
     for label, of_label in pairs.items():
         halide, tensorflow = of_label["halide"], of_label["tensorflow"]
         mean, half_width = paired_difference(halide, tensorflow)
-        difference = f"{100 * mean:+.3f} ± {100 * half_width:.3f}"
-        verdict = "no" if abs(mean) <= half_width else "**yes**"
+        difference, verdict = f"{100 * mean:+.2f} ± {100 * half_width:.2f}", "no" if abs(mean) <= half_width else "yes"
+        if math.isinf(half_width):
+            difference, verdict = "–", "too few seeds"
         rows.append((label, len(halide), spread(halide), spread(tensorflow), difference, verdict))
     header = ("network", "seeds", "Halide", "TensorFlow", "difference in points, 95 % interval", "distinguishable")
     return table(header, rows)
@@ -152,6 +163,42 @@ def halide_table(benchmark: dict[str, Any]) -> str:
         ("peak memory of the process, MB", *(f"{of['peak_memory_bytes'] / 1e6:.0f}" for of in details)),
     ]
     return table(("one core", *APPROACHES.values()), rows)
+
+
+def pool_table(benchmark: dict[str, Any]) -> str:
+    """What a pool on all cores keeps of the sum of its cores."""
+    cores = benchmark["machine"]["cores"]
+    medians = [
+        {way: of["median"] for way, of in benchmark["seconds_per_epoch"][chapter].items()} for chapter in APPROACHES
+    ]
+    alone, together = ([of[way] for of in medians] for way in ("halide_one_core", "pool_all_cores"))
+    kept = (one / (cores * both) for one, both in zip(alone, together, strict=True))
+    rows = [
+        ("1 worker", *(f"{3600 / (EPOCHS * seconds):.0f}" for seconds in alone)),
+        (f"{cores} workers", *(f"{3600 / (EPOCHS * seconds):.0f}" for seconds in together)),
+        ("share of the sum of the cores", *(f"{100 * share:.0f} %" for share in kept)),
+    ]
+    return table((f"runs of {EPOCHS} epochs an hour", *APPROACHES.values()), rows)
+
+
+def scaling_table(scaling: dict[str, Any]) -> str:
+    """Runs an hour of stand-ins, and what the scheduler can do at most."""
+    seconds, most = scaling["run_seconds"], scaling["runs_per_second_without_work"]
+    rows = [
+        (
+            point["workers"],
+            f"{point['runs_per_hour']:,.0f}",
+            f"{100 * point['runs_per_hour'] * seconds / 3600 / point['workers']:.0f} %",
+            f"{10_000 / point['runs_per_hour']:,.1f}",
+        )
+        for point in scaling["stand_ins"]
+    ]
+    header = ("workers", "runs an hour", "of what they could do", "hours for a sweep of 10,000 runs")
+    return (
+        f"{table(header, rows, left=0)}\nA stand-in takes {seconds:.0f} seconds. Stand-ins that take no time at all come "
+        f"through at {most:.0f} runs a second, epochs reported and records sent back: beyond about "
+        f"{most * seconds:,.0f} workers with runs of this length the scheduler would be the limit.\n"
+    )
 
 
 def stages(benchmark: dict[str, Any], chapter: str) -> tuple[dict[str, float], dict[str, float]]:

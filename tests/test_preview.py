@@ -27,7 +27,7 @@ from smallcnn.publishing import PREVIEW_BANNER, PREVIEW_CHANGES
 
 pytestmark = pytest.mark.slow
 
-PAGES = ("index", *CHAPTERS, "same_study", "why_fast", "differences", "rerun", "references")
+PAGES = ("index", *CHAPTERS, "same_study", "why_fast", "scaling", "sweep", "differences", "rerun", "references")
 FIGURES = {
     "index": 1,
     "data": 2,
@@ -38,6 +38,8 @@ FIGURES = {
     "pruning": 4,
     "same_study": 1,
     "why_fast": 3,
+    "scaling": 1,
+    "sweep": 1,
 }
 TABLES = {
     "index": 1,
@@ -49,6 +51,8 @@ TABLES = {
     "pruning": 5,
     "same_study": 1,
     "why_fast": 3,
+    "scaling": 2,
+    "sweep": 1,
     "differences": 3,
     "rerun": 5,
 }

@@ -15,6 +15,7 @@ from smallcnn.statistics import (
     is_above,
     mean_and_deviation,
     never,
+    paired_difference,
     reaches,
     unanimous,
     wilson_interval,
@@ -127,3 +128,11 @@ def test_answers_are_added_up() -> None:
 
 def test_a_figure_is_reached_missed_or_within_the_uncertainty() -> None:
     assert [reaches([0.99, 0.9924], figure) for figure in (0.9924, 0.993, 0.995)] == [True, None, False]
+
+
+def test_a_paired_difference_has_the_interval_of_student() -> None:
+    mean, half_width = paired_difference([3.0, 5.0, 7.0], [2.0, 3.0, 4.0])
+    assert mean == 2.0
+    assert half_width == pytest.approx(4.303 / math.sqrt(3))
+    assert paired_difference([1.0], [0.5]) == (0.5, math.inf)
+    assert paired_difference([], []) == (0.0, math.inf)

@@ -2,8 +2,8 @@
 
 Every way to train has a process of its own, with its own threads. They measure in turn, each a fifth of an epoch with
 its share of the test pass, over several rounds, so that whatever else the machine does meets all of them. Only the
-article's way measures whole epochs: the tuning of tf.data wakes at intervals that double, and an epoch does not end before
-it has woken (about 10, 20 or 41 seconds after the start), so that a fifth says nothing of the whole.
+article's way measures whole epochs: the tuning of tf.data wakes at intervals that double, and an epoch does not end
+before it has woken (about 10, 20 or 41 seconds after the start), so that a fifth says nothing of the whole.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -258,20 +257,6 @@ def lanes() -> Figure:
         axis.axis("off")
     axes[1].annotate("", (0, -0.25), (images, -0.25), arrowprops={"arrowstyle": "<->", "color": INK})
     axes[1].text(images / 2, -0.4, "one vector", ha="center", va="top", fontsize=10)
-    return figure
-
-
-def runs_an_hour(scaling: Mapping[str, Any]) -> Figure:
-    """Draws the runs an hour of every number of workers, beside those of as many workers without any loss."""
-    workers = np.array([point["workers"] for point in scaling["stand_ins"]])
-    figure, axis = plt.subplots(figsize=(7, 3.6))
-    axis.loglog(workers, 3600 / scaling["run_seconds"] * workers, color=INK, linewidth=0.8, label="no loss")
-    measured = [point["runs_per_hour"] for point in scaling["stand_ins"]]
-    axis.loglog(workers, measured, "o", color=COLOURS["approach 3"], markeredgecolor=INK, label="stand-ins")
-    axis.set_xticks(workers, [str(count) for count in workers])
-    axis.minorticks_off()
-    axis.set(xlabel="workers (log scale)", ylabel="runs an hour (log scale)")
-    axis.legend()
     return figure
 
 

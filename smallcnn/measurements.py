@@ -14,7 +14,6 @@ from smallcnn.pages import APPROACHES
 from smallcnn.paths import ROOT
 from smallcnn.runs import load_run
 from smallcnn.statistics import paired_difference
-from smallcnn.sweeps import read_csv, sweep_table
 from smallcnn.tables import spread, table
 from smallcnn.training import ENGINES, TrainingRun
 
@@ -38,8 +37,6 @@ def measured_parts() -> dict[str, bytes]:
 
     figures.use_book_style()
     benchmark = json.loads((MEASUREMENTS / "benchmark.json").read_text(encoding="utf-8"))
-    scaling = json.loads((MEASUREMENTS / "scaling.json").read_text(encoding="utf-8"))
-    sweep = read_csv((MEASUREMENTS / "sweep.csv").read_text(encoding="utf-8"))
     runs = runs_of_both_engines()
     pairs = {label: accuracies_by_seed(of_label) for label, of_label in runs.items()}
     return {
@@ -53,10 +50,6 @@ def measured_parts() -> dict[str, bytes]:
         "stages.svg": _svg(figures.seconds_of_stages, *stages(benchmark, "approach_2")),
         "lanes.svg": _svg(figures.lanes),
         "pool.md": pool_table(benchmark).encode(),
-        "scaling.md": scaling_table(scaling).encode(),
-        "scaling.svg": _svg(figures.runs_an_hour, scaling),
-        "sweep.md": sweep_table(*sweep).encode(),
-        "sweep.svg": _svg(figures.sweep_points, *sweep),
     }
 
 
@@ -179,26 +172,6 @@ def pool_table(benchmark: dict[str, Any]) -> str:
         ("share of the sum of the cores", *(f"{100 * share:.0f} %" for share in kept)),
     ]
     return table((f"runs of {EPOCHS} epochs an hour", *APPROACHES.values()), rows)
-
-
-def scaling_table(scaling: dict[str, Any]) -> str:
-    """Runs an hour of stand-ins, and what the scheduler can do at most."""
-    seconds, most = scaling["run_seconds"], scaling["runs_per_second_without_work"]
-    rows = [
-        (
-            point["workers"],
-            f"{point['runs_per_hour']:,.0f}",
-            f"{100 * point['runs_per_hour'] * seconds / 3600 / point['workers']:.0f} %",
-            f"{10_000 / point['runs_per_hour']:,.1f}",
-        )
-        for point in scaling["stand_ins"]
-    ]
-    header = ("workers", "runs an hour", "of what they could do", "hours for a sweep of 10,000 runs")
-    return (
-        f"{table(header, rows, left=0)}\nA stand-in takes {seconds:.0f} seconds. Stand-ins that take no time at all come "
-        f"through at {most:.0f} runs a second, epochs reported and records sent back: beyond about "
-        f"{most * seconds:,.0f} workers with runs of this length the scheduler would be the limit.\n"
-    )
 
 
 def stages(benchmark: dict[str, Any], chapter: str) -> tuple[dict[str, float], dict[str, float]]:

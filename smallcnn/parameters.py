@@ -110,7 +110,7 @@ def parse_changes(text: str, chapter: str) -> dict[str, Any]:
             raise ParameterError(f"parameter {name} is given twice")
         if len(value) > LONGEST_VALUE:
             raise ParameterError(f"parameter {name} is {quote(value)}; expected at most {LONGEST_VALUE} characters")
-        changes[name] = _parse_value(known[name], value)
+        changes[name] = parse_value(known[name], value)
     return changes
 
 
@@ -142,7 +142,12 @@ EXPECTED = {
 }
 
 
-def _parse_value(parameter: Parameter, text: str) -> Any:
+def parse_value(parameter: Parameter, text: str) -> Any:
+    """Reads one value as `name=value` writes it.
+
+    Raises:
+        ParameterError: if it has not the parameter's type.
+    """
     try:
         if parameter.type == "list[int]":
             inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text

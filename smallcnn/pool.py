@@ -77,14 +77,15 @@ def compute(
     failures: list[Exception] = []
     with _pool(configs, report) as client, _scheduler_errors():
         progress = Progress(configs, _count_cores(client))
-        client.subscribe_topic("progress", lambda event: report(progress.line(*event[1])))
+        topic = f"progress of {client.id}"  # a cluster may serve several commands
+        client.subscribe_topic(topic, lambda event: report(progress.line(*event[1])))
         while True:
             progress.cores = _count_cores(client)
             ready = [config for config in waiting if config.parent is None or config.parent.key in parents]
             for config in ready[: max(0, progress.cores - len(running))]:
                 waiting.remove(config)
                 parent = config.parent and parents[config.parent.key]
-                future = client.submit(_compute_here, train, config, config.key, parent, key=config.key)
+                future = client.submit(_compute_here, train, config, config.key, parent, topic, key=config.key)
                 future.add_done_callback(finished.put)
                 running.add(config.key)
             if not running:
@@ -192,7 +193,7 @@ def count_workers(configs: Sequence[TrainingConfig]) -> int:
 
 
 def _compute_here(
-    train: Callable[..., TrainingRun], config: TrainingConfig, key: str, parent: TrainingRun | None
+    train: Callable[..., TrainingRun], config: TrainingConfig, key: str, parent: TrainingRun | None, topic: str
 ) -> TrainingRun:
     """What a worker does."""
     from distributed import get_worker
@@ -202,7 +203,7 @@ def _compute_here(
     worker = get_worker()
     if isinstance(worker.name, int):  # workers that this command started
         _use_core(worker.name)
-    return train(config, parent, lambda line: worker.log_event("progress", (key, line)))
+    return train(config, parent, lambda line: worker.log_event(topic, (key, line)))
 
 
 def _use_core(number: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from smallcnn.chapters import check_parameters, training_configs
-from smallcnn.parameters import ParameterError, parse_changes, quote, read_parameters
+from smallcnn.parameters import ParameterError, parse_changes, parse_value, quote, read_parameters
 from smallcnn.paths import runs_folder
 from smallcnn.runs import load_run
 from smallcnn.tables import percent, spread, table
@@ -65,27 +66,27 @@ def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
     fixed = parse_changes(changes, chapter)
     if "seeds" not in known or "rounds" in known:
         raise ParameterError(f"{chapter} does not train one network; sweep approach_1, approach_2 or approach_3")
-    axes: dict[str, list[Any]] = {}
+    texts: dict[str, list[str]] = {}
     for word in grid.split():
         name, equals, text = word.partition("=")
         if not equals or not text:
             raise ParameterError(f"cannot read {quote(word)}; write GRID as name=value,value or name=0..4, with spaces")
-        if name in axes or name in fixed:
+        if name not in known:
+            raise ParameterError(f"unknown parameter {quote(name)} for {chapter}; it has: {', '.join(known)}")
+        if name in texts or name in fixed:
             raise ParameterError(f"parameter {name} is given twice")
-        is_list = name in known and known[name].type == "list[int]" and name != "seeds"
-        parts = text.split("/") if is_list else [value for part in text.split(",") for value in _range(part)]
-        axes[name] = [parse_changes(f"{name}={part}", chapter)[name] for part in parts]
-    if not axes:
+        is_list = known[name].type == "list[int]" and name != "seeds"
+        texts[name] = text.split("/") if is_list else [value for part in text.split(",") for value in _range(part)]
+    if not texts:
         raise ParameterError('GRID is empty; for example GRID="learning_rate=0.003,0.01,0.03 seeds=0..4"')
+    size = math.prod(map(len, texts.values()))
+    if size > MOST_RUNS:
+        raise ParameterError(f"GRID has {size} runs; expected at most {MOST_RUNS}")
+    axes = {name: [parse_value(known[name], text) for text in of_name] for name, of_name in texts.items()}
     for name, values in axes.items():
         if len(values) != len({repr(value) for value in values}):
             raise ParameterError(f"GRID has a value of {name} twice")
     seeds = [seed for (seed,) in axes.pop("seeds")] if "seeds" in axes else None
-    size = len(seeds or [0])
-    for values in axes.values():
-        size *= len(values)
-    if size > MOST_RUNS:
-        raise ParameterError(f"GRID has {size} runs; expected at most {MOST_RUNS}")
     configs = {}
     for point in itertools.product(*axes.values()):
         values = fixed | dict(zip(axes, point, strict=True)) | ({} if seeds is None else {"seeds": seeds})

@@ -179,7 +179,7 @@ def test_a_scheduler_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPat
 
 def test_a_worker_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PoolError, match="another version"):
-        pool._compute_here(pretend, CONFIG, "0123456789abcdef", None)
+        pool._compute_here(pretend, CONFIG, "0123456789abcdef", None, "progress")
 
 
 def test_memory_has_a_say_in_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:

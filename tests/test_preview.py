@@ -27,7 +27,7 @@ from smallcnn.publishing import PREVIEW_BANNER, PREVIEW_CHANGES
 
 pytestmark = pytest.mark.slow
 
-PAGES = ("index", *CHAPTERS, "same_study", "why_fast", "scaling", "sweep", "differences", "rerun", "references")
+PAGES = ("index", *CHAPTERS, "same_study", "why_fast", "differences", "rerun", "references")
 FIGURES = {
     "index": 1,
     "data": 2,
@@ -38,8 +38,6 @@ FIGURES = {
     "pruning": 4,
     "same_study": 1,
     "why_fast": 3,
-    "scaling": 1,
-    "sweep": 1,
 }
 TABLES = {
     "index": 1,
@@ -50,9 +48,7 @@ TABLES = {
     "comparison": 1,
     "pruning": 5,
     "same_study": 1,
-    "why_fast": 3,
-    "scaling": 2,
-    "sweep": 1,
+    "why_fast": 4,
     "differences": 3,
     "rerun": 5,
 }

@@ -323,8 +323,9 @@ def test_whatever_fails_is_one_line(
     monkeypatch.setattr(sys, "argv", [script])
     monkeypatch.setenv("CHAPTER", "approach_2")
     monkeypatch.setenv("PARAMS", "epochs=3")
-    main = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))["main"]
-    assert main() == 1
+    with pytest.raises(SystemExit) as raised:
+        runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+    assert raised.value.code == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ")
     assert printed.err.endswith(f"{error}\n")

@@ -106,7 +106,8 @@ def machine_sentence(benchmark: dict[str, Any]) -> str:
         f"`{machine['instructions']}`; Halide {machine['halide']}, TensorFlow {machine['tensorflow']}"
         + (f", PyTorch {machine['torch']}" if "torch" in machine else "")
         + f"; batches of {protocol['batch_size']}. All ways took turns over {protocol['rounds']} rounds, each with "
-        f"{100 * protocol['share_of_an_epoch']:.0f} % of an epoch and of its test pass at a time.\n"
+        f"{100 * protocol['share_of_an_epoch']:.0f} % of an epoch and of its test pass at a time, the article's way "
+        "with all of it.\n"
     )
 
 

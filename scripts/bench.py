@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from smallcnn.benchmark import APPROACHES, measure_all
+from smallcnn.commands import say
 from smallcnn.data import load_mnist
 from smallcnn.files import write_json
 from smallcnn.paths import ROOT
 
 if __name__ == "__main__":
     load_mnist()
-    result = measure_all(partial(print, flush=True))
+    result = measure_all(say)
     for approach in APPROACHES:
         print(f"\n{approach}, seconds an epoch, test pass included: median (minimum to maximum)")
         for way, of in result["seconds_per_epoch"][approach].items():

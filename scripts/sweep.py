@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from smallcnn.commands import run
+from smallcnn.commands import run, say
 from smallcnn.parameters import ParameterError
 from smallcnn.paths import ROOT, runs_folder
 
@@ -28,12 +28,12 @@ def main() -> None:
     os.environ["SMALLCNN_RUNS"] = str(folder / "runs")
     sweeps.use_recorded(sweep.runs, records)
     missing = [config for config in sweep.runs if not is_recorded(config)]
-    print(f"{len(sweep.runs)} runs in {len(sweep.configs)} points, {len(sweep.runs) - len(missing)} of them recorded")
+    say(f"{len(sweep.runs)} runs in {len(sweep.configs)} points, {len(sweep.runs) - len(missing)} of them recorded")
     if missing:
         minutes = sum(map(pool.expected_seconds, missing)) / pool.count_workers(missing) / 60
-        print(f"about {minutes:.0f} min at most for the rest, on this machine's cores")
+        say(f"about {minutes:.0f} min at most for the rest, on this machine's cores")
     try:
-        get_runs(sweep.runs)
+        get_runs(sweep.runs, say)
     finally:
         found = sweeps.finished_runs(sweep)
         if found:
@@ -43,8 +43,8 @@ def main() -> None:
             write_text(folder / f"{sweep.name}.md", sweeps.sweep_table(axes, points))
             figures.use_book_style()
             figures.sweep_points(axes, points).savefig(folder / f"{sweep.name}.svg", metadata={"Date": None})
-            print(sweeps.sweep_table(axes, points))
-            print(f"{folder / sweep.name}.csv, .md and .svg")
+            say(sweeps.sweep_table(axes, points))
+            say(f"{folder / sweep.name}.csv, .md and .svg")
 
 
 if __name__ == "__main__":

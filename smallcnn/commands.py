@@ -12,6 +12,11 @@ class CommandError(Exception):
     exit_code = 1
 
 
+def say(line: str) -> None:
+    """Prints a line at once, wherever the output goes."""
+    print(line, flush=True)
+
+
 def run(command: Callable[[], None]) -> int:
     """Runs a script's command and returns its exit code; whatever goes wrong becomes one line."""
     try:

@@ -23,7 +23,7 @@ import yaml
 
 from smallcnn import measurements, pages
 from smallcnn.chapters import CHAPTERS, chapter_configs, check_parameters
-from smallcnn.commands import CommandError
+from smallcnn.commands import CommandError, say
 from smallcnn.data import load_mnist
 from smallcnn.files import replacing, write_json, write_text
 from smallcnn.paths import BOOK, ROOT
@@ -97,14 +97,10 @@ def publish(edition: Edition) -> Path:
     parameters = {chapter: check_parameters(chapter, edition.changes.get(chapter, {})) for chapter in CHAPTERS}
     with _only_one(edition.folder), _environment(edition):
         load_mnist()  # fetched once, here, before several chapters want it
-        get_runs([config for values in parameters.values() for config in chapter_configs(values)], _say)
+        get_runs([config for values in parameters.values() for config in chapter_configs(values)], say)
         _execute_chapters(edition)
         source = _assemble(edition)
         return _build_html(edition, source)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 @contextmanager
@@ -115,7 +111,7 @@ def _only_one(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("another build of the book is running; waiting for it")
+            say("another build of the book is running; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -149,7 +145,7 @@ def _execute_chapters(edition: Edition) -> None:
                 if _is_current(edition, chapter):
                     done.add(chapter)
                 else:
-                    _say(f"executing {chapter}")
+                    say(f"executing {chapter}")
                     running[pool.submit(_execute, edition, chapter)] = chapter
             if running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -300,7 +296,7 @@ def _build_html(edition: Edition, source: Path) -> Path:
     configuration = hashlib.sha256(b"".join(everything)).hexdigest()
     if not marker.exists() or marker.read_text() != configuration:
         command.append("--all")  # a changed table of contents would leave old sidebars behind
-    _say("building the pages")
+    say("building the pages")
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
             [*command, "-W", "-n", "--keep-going"], stdout=file, stderr=subprocess.STDOUT, check=False

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from IPython.display import Markdown
 
+from smallcnn import chapters
 from smallcnn.chapters import (
     CHAPTERS,
     Chapter,
@@ -168,3 +169,19 @@ def test_pruning_needs_its_rounds_and_gradual_runs_as_sparse() -> None:
     assert gradual[0].gradual_epochs == 10
     assert chapter_configs(parameters) == [*rounds[0], *rounds[1], *gradual]
     assert rounds[0][0] == training_configs(check_parameters("approach_2", {"engine": "tensorflow"}))[0]
+
+
+# Where Halide is not installed
+
+
+@pytest.fixture
+def without_halide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chapters, "is_available", lambda engine: engine != "halide")
+
+
+@pytest.mark.usefixtures("without_halide")
+def test_without_halide_auto_is_tensorflow_and_halide_an_error_before_anything_starts() -> None:
+    automatic = training_configs(check_parameters("approach_2", {"seeds": [5]}))
+    assert [config.engine for config in automatic] == ["tensorflow"]
+    with pytest.raises(ParameterError, match="engine is 'halide', which is not installed on this machine"):
+        check_parameters("approach_2", {"seeds": [5], "engine": "halide"})

@@ -225,7 +225,7 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     for line in process.stdout:
-        if line.endswith("recorded\n"):
+        if line.endswith(", recorded\n"):
             break
     os.killpg(process.pid, signal.SIGINT)
     started = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smallcnn import data, training
+from smallcnn import data, pool, training
 from smallcnn.models import PUBLISHED, build_model, convolution_kernels, initial_weights, load_weights
 from smallcnn.pruning import round_configs
 from smallcnn.runs import get_runs, load_run
@@ -209,7 +208,7 @@ def test_workers_give_the_bits_of_this_process(
     runs_folder: Path, monkeypatch: pytest.MonkeyPatch, assert_same_run: Callable[..., None]
 ) -> None:
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one worker, so that the others of a busy machine go on
+    monkeypatch.setattr(pool, "count_workers", lambda configs: 1)  # so that the others of a busy machine go on
     monkeypatch.setattr(data, "load_mnist", LOAD_MNIST)  # a worker measures the whole test set
     unpruned, pruned = round_configs(dataclasses.replace(CONFIG, epochs=1), "article", 0.2, 1)
     lines: list[str] = []

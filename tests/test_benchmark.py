@@ -51,9 +51,9 @@ def test_a_summary_has_the_extremes() -> None:
 def test_a_child_measures_on_request() -> None:
     pytest.importorskip("halide")
     child = Child("ceiling_one_core")
-    seconds = [child.measure(approach) for approach in APPROACHES]
+    largest, smallest = (min(child.measure(approach) for _ in range(3)) for approach in ("approach_1", "approach_3"))
     child.stop()
-    assert 0.05 < seconds[2] < seconds[1] < seconds[0] < 60
+    assert 0.05 < smallest < largest < 60  # more than three times as much arithmetic
 
 
 def test_a_child_that_ends_early_is_an_error() -> None:

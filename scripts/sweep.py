@@ -42,7 +42,7 @@ def main() -> None:
             write_text(folder / f"{sweep.name}.csv", text)
             write_text(folder / f"{sweep.name}.md", sweeps.sweep_table(axes, points))
             figures.use_book_style()
-            figures.sweep_points(axes, points).savefig(folder / f"{sweep.name}.svg", metadata={"Date": None})
+            (folder / f"{sweep.name}.svg").write_bytes(figures.to_svg(figures.sweep_points(axes, points)))
             say(sweeps.sweep_table(axes, points))
             say(f"{folder / sweep.name}.csv, .md and .svg")
 

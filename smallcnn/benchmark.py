@@ -9,7 +9,6 @@ before it has woken (about 10, 20 or 41 seconds after the start), so that a fift
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import re
@@ -133,7 +132,7 @@ def describe_machine() -> dict[str, Any]:
 def _is_installed(way: str) -> bool:
     package = way.split("_")[0]
     needed = {"article": "tensorflow", "ceiling": "halide"}.get(package, package)
-    return importlib.util.find_spec(needed) is not None
+    return is_available(needed)
 
 
 def _cores() -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -48,6 +49,13 @@ def use_book_style() -> None:
             "svg.hashsalt": "smallcnn",
         }
     )
+
+
+def to_svg(figure: Figure) -> bytes:
+    """The figure as an SVG file, the same bytes for the same figure."""
+    content = io.BytesIO()
+    figure.savefig(content, format="svg", metadata={"Date": None})
+    return content.getvalue()
 
 
 def colour(label: str) -> str:

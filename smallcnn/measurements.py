@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 from smallcnn.chapters import check_parameters, training_configs
@@ -41,22 +39,16 @@ def measured_parts() -> dict[str, bytes]:
     pairs = {label: accuracies_by_seed(of_label) for label, of_label in runs.items()}
     return {
         "engines.md": engines_table(pairs).encode(),
-        "engines.svg": _svg(figures.paired_accuracies, pairs),
+        "engines.svg": figures.to_svg(figures.paired_accuracies(pairs)),
         "machine.md": machine_sentence(benchmark).encode(),
         "ways.md": ways_table(benchmark).encode(),
         "ratios.md": ratios_table(benchmark).encode(),
         "halide.md": halide_table(benchmark).encode(),
-        "ways.svg": _svg(figures.seconds_of_ways, benchmark["seconds_per_epoch"], WAY_NAMES),
-        "stages.svg": _svg(figures.seconds_of_stages, *stages(benchmark, "approach_2")),
-        "lanes.svg": _svg(figures.lanes),
+        "ways.svg": figures.to_svg(figures.seconds_of_ways(benchmark["seconds_per_epoch"], WAY_NAMES)),
+        "stages.svg": figures.to_svg(figures.seconds_of_stages(*stages(benchmark, "approach_2"))),
+        "lanes.svg": figures.to_svg(figures.lanes()),
         "pool.md": pool_table(benchmark).encode(),
     }
-
-
-def _svg(draw: Callable[..., Any], *arguments: Any) -> bytes:
-    content = io.BytesIO()
-    draw(*arguments).savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()
 
 
 def runs_of_both_engines() -> dict[str, dict[str, list[TrainingRun]]]:

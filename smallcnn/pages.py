@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,9 +89,7 @@ def summary_figure(results: Results) -> bytes:
     from smallcnn import figures  # here: matplotlib takes a second, and tables do without
 
     figures.use_book_style()
-    content = io.BytesIO()
-    figures.parameters_against_accuracy(summary_points(results)).savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()
+    return figures.to_svg(figures.parameters_against_accuracy(summary_points(results)))
 
 
 def article_numbers(results: Results) -> str:

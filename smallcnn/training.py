@@ -219,7 +219,7 @@ class Engine(Protocol):
 
 
 def is_available(engine: str) -> bool:
-    """Whether `engine` is installed; Halide has no wheel for some platforms."""
+    """Whether the package of `engine` is installed; Halide has no wheel for some platforms."""
     return importlib.util.find_spec(engine) is not None
 
 

@@ -70,8 +70,9 @@ def test_the_network_in_pytorch_has_the_same_weights() -> None:
         assert sum(parameter.numel() for parameter in model.parameters()) == count_trainable(architecture)
 
 
-def test_the_recorded_benchmark_is_consistent() -> None:
-    recorded = json.loads((measurements.MEASUREMENTS / "benchmark.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["benchmark.json", "benchmark_avx512.json"])
+def test_a_recorded_benchmark_is_consistent(name: str) -> None:
+    recorded = json.loads((measurements.MEASUREMENTS / name).read_text(encoding="utf-8"))
     for approach in APPROACHES:
         ways = recorded["seconds_per_epoch"][approach]
         assert ways.keys() == measurements.WAY_NAMES.keys()

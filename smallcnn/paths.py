@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,3 +24,18 @@ def runs_folder() -> Path:
 def mnist_file() -> Path:
     """The local copy of MNIST: `SMALLCNN_MNIST`, or `data/mnist.npz` in the project."""
     return Path(os.environ.get("SMALLCNN_MNIST") or ROOT / "data" / "mnist.npz")
+
+
+@contextmanager
+def changed_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables, such as those above, for this process and the ones it starts; then resets them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -7,10 +7,13 @@ The workers are Dask's: processes that this command starts and ends, or those of
 from __future__ import annotations
 
 import os
+import signal
 import time
+from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, Queue
+from threading import Event, Lock, current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from smallcnn import data
@@ -71,40 +74,48 @@ def compute(
     Raises:
         PoolError: if the scheduler is gone, or workers died too often over the same run.
     """
-    waiting = sorted(configs, key=expected_seconds, reverse=True)
+    ready: list[TrainingConfig] = []  # the longest last
+    children: dict[str, list[TrainingConfig]] = {}  # what waits, by the key of its parent
+    for config in sorted(configs, key=expected_seconds):
+        if config.parent is None or config.parent.key in parents:
+            ready.append(config)
+        else:
+            children.setdefault(config.parent.key, []).append(config)
     finished: Queue[Future] = Queue()
     running: set[str] = set()
     failures: list[Exception] = []
-    with _pool(configs, report) as client, _scheduler_errors():
-        progress = Progress(configs, _count_cores(client))
+    with _noted_interrupt() as interrupted, _pool(configs, report) as client, _scheduler_errors():
+        progress = Progress(configs)
+        is_ours = "DASK_SCHEDULER_ADDRESS" not in os.environ
         topic = f"progress of {client.id}"  # a cluster may serve several commands
         client.subscribe_topic(topic, lambda event: report(progress.line(*event[1])))
         while True:
-            progress.cores = _count_cores(client)
-            ready = [config for config in waiting if config.parent is None or config.parent.key in parents]
-            for config in ready[: max(0, progress.cores - len(running))]:
-                waiting.remove(config)
+            progress.cores = max(1, sum(client.nthreads().values()))
+            while ready and len(running) < progress.cores:
+                config = ready.pop()
                 parent = config.parent and parents[config.parent.key]
-                future = client.submit(_compute_here, train, config, config.key, parent, topic, key=config.key)
+                future = client.submit(
+                    *(_compute_here, train, config, config.key, parent, topic, is_ours),
+                    key=config.key,
+                    _data_producer=True,  # so that it goes to a worker with nothing to do, though Dask knows no length
+                )
                 future.add_done_callback(finished.put)
                 running.add(config.key)
             if not running:
                 break
-            future = _next_finished(client, finished)
+            future = _next_finished(client, finished, interrupted)
             running.remove(future.key)
             progress.finished(future.key)
             if future.exception() is not None:  # the other runs are not to suffer from it
                 failures.append(future.exception())
                 continue
             run = future.result()
-            parents[run.config.key] = run
+            parents[future.key] = run
+            for config in children.pop(future.key, []):
+                insort(ready, config, key=expected_seconds)
             yield run
     if failures:
         raise _explained(failures[0])
-
-
-def _count_cores(client: Client) -> int:
-    return max(1, sum(client.nthreads().values()))
 
 
 @contextmanager
@@ -118,9 +129,30 @@ def _scheduler_errors() -> Iterator[None]:
         raise PoolError(SCHEDULER_GONE) from error
 
 
-def _next_finished(client: Client, finished: Queue[Future]) -> Future:
+@contextmanager
+def _noted_interrupt() -> Iterator[Event]:
+    """An event that Ctrl-C sets; the KeyboardInterrupt that it also raises may get lost in a callback of a library."""
+    interrupted = Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    if current_thread() is not main_thread():  # only that one may set a handler, and gets the interrupt
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _next_finished(client: Client, finished: Queue[Future], interrupted: Event) -> Future:
     last_seen = time.monotonic()
     while time.monotonic() - last_seen < SCHEDULER_PATIENCE:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         if client.status == "running":
             last_seen = time.monotonic()
         try:
@@ -151,6 +183,7 @@ def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]
     options = {
         "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
+        "logging.distributed": "error",  # what matters of a lost worker or a full disk is said in our own words
     }
     with dask.config.set(options):
         if address:
@@ -193,15 +226,21 @@ def count_workers(configs: Sequence[TrainingConfig]) -> int:
 
 
 def _compute_here(
-    train: Callable[..., TrainingRun], config: TrainingConfig, key: str, parent: TrainingRun | None, topic: str
+    train: Callable[..., TrainingRun],
+    config: TrainingConfig,
+    key: str,
+    parent: TrainingRun | None,
+    topic: str,
+    is_ours: bool,
 ) -> TrainingRun:
-    """What a worker does."""
+    """What a worker does; one that this command started has a number for a name, and gets the core of that number."""
     from distributed import get_worker
 
     if config.key != key:
         raise PoolError("a worker has another version of this project or of its data; update it")
+    os.environ.setdefault("HL_NUM_THREADS", "1")  # for workers that somebody else started
     worker = get_worker()
-    if isinstance(worker.name, int):  # workers that this command started
+    if is_ours:
         _use_core(worker.name)
     return train(config, parent, lambda line: worker.log_event(topic, (key, line)))
 
@@ -220,23 +259,30 @@ class Progress:
         cores: that work on them.
     """
 
-    def __init__(self, configs: Sequence[TrainingConfig], cores: int) -> None:
+    def __init__(self, configs: Sequence[TrainingConfig], cores: int = 1) -> None:
         self.cores = cores
         self._started = time.monotonic()
         self._left = {config.key: expected_seconds(config) for config in configs}
         self._epoch = {config.key: expected_seconds(config) / config.epochs for config in configs}
+        self._all_left = sum(self._left.values())
         self._done = 0.0
+        self._lock = Lock()  # lines come in a thread of Dask's client
 
     def finished(self, key: str) -> None:
         """Takes note of a finished run, which may have been stopped early."""
-        del self._left[key]
+        with self._lock:
+            self._all_left -= self._left.pop(key)
 
     def line(self, key: str, text: str) -> str:
         """Takes note of a finished epoch of a run; adds to `text` what is left at most, from the pace so far."""
-        if key in self._left:
-            self._left[key] = max(0.0, self._left[key] - self._epoch[key])
-            self._done += self._epoch[key]
-        busy = max(1, min(self.cores, len(self._left)))
-        pace = (time.monotonic() - self._started) * busy / max(self._done, self._epoch[key])
-        minutes = sum(self._left.values()) * pace / busy / 60
-        return f"{text}; at most {minutes:.0f} min left for {_counted(len(self._left))}"
+        with self._lock:
+            if key in self._left:
+                gone = min(self._left[key], self._epoch[key])
+                self._left[key] -= gone
+                self._all_left -= gone
+                self._done += self._epoch[key]
+            busy = max(1, min(self.cores, len(self._left)))
+            pace = (time.monotonic() - self._started) * busy / max(self._done, self._epoch[key])
+            minutes = self._all_left * pace / busy / 60
+            runs = _counted(len(self._left))
+        return f"{text}; {f'at most {minutes:.0f} min' if minutes >= 1 else 'under a minute'} left for {runs}"

@@ -116,9 +116,9 @@ def use_recorded(configs: Iterable[TrainingConfig], records: Path) -> None:
             shutil.copytree(source, target)
 
 
-def finished_runs(sweep: Sweep) -> dict[tuple[Any, ...], list[TrainingRun]]:
-    """The recorded runs of each point that has any."""
-    runs = {point: [load_run(config) for config in configs] for point, configs in sweep.configs.items()}
+def finished_runs(sweep: Sweep, records: Path | None = None) -> dict[tuple[Any, ...], list[TrainingRun]]:
+    """The recorded runs of each point that has any, from the folder that `load_run` names."""
+    runs = {point: [load_run(config, records) for config in configs] for point, configs in sweep.configs.items()}
     found = {point: [run for run in of_point if run is not None] for point, of_point in runs.items()}
     return {point: of_point for point, of_point in found.items() if of_point}
 

@@ -12,10 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from distributed import LocalCluster
 
 from smallcnn import pool
 from smallcnn.paths import ROOT, mnist_file
@@ -56,6 +59,11 @@ def pretend_slowly(config: TrainingConfig, parent: TrainingRun | None, report: R
     return pretend(config, parent, report)
 
 
+def pretend_for_three_seconds(config: TrainingConfig, parent: TrainingRun | None, report: Report) -> TrainingRun:
+    time.sleep(3)
+    return pretend(config, parent, report)
+
+
 def with_seeds(*seeds: int) -> list[TrainingConfig]:
     return [dataclasses.replace(CONFIG, seed=seed) for seed in seeds]
 
@@ -82,7 +90,7 @@ def test_every_run_comes_back_and_progress_is_told() -> None:
     assert all(run.provenance["process"] != str(os.getpid()) for run in runs.values())
     assert lines[0].startswith("4 runs to train, ")
     assert "http://127.0.0.1:" in lines[0]
-    assert sum("epoch 1 of at most 1; at most" in line for line in lines) == 4
+    assert sum("epoch 1 of at most 1; " in line and " left for " in line for line in lines) == 4
 
 
 def test_a_pruned_run_gets_its_parent() -> None:
@@ -123,6 +131,29 @@ def test_workers_give_the_bits_of_this_process(
     here = train(parent, report=lambda line: None)
     assert_same_run(from_pool[0], here, measured_once=False)
     assert_same_run(from_pool[1], train(child, here, lambda line: None), measured_once=False)
+
+
+def test_every_run_goes_to_a_worker_with_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = 25  # from 20 on, Dask itself would not look who is busy
+    with LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", memory_limit=None
+    ) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        started = time.monotonic()
+        assert (
+            len(list(pool.compute(with_seeds(*range(workers)), {}, lambda line: None, pretend_for_three_seconds))) == 25
+        )
+        assert time.monotonic() - started < 5.5
+
+
+def test_the_pool_listens_on_the_loopback_address_only() -> None:
+    listening = set()
+    for _ in pool.compute(with_seeds(1, 2), {}, lambda line: None, pretend_slowly):
+        here = psutil.Process()
+        for process in [here, *here.children(recursive=True)]:
+            connections = process.net_connections(kind="inet")
+            listening |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
 
 
 @pytest.fixture
@@ -179,7 +210,7 @@ def test_a_scheduler_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPat
 
 def test_a_worker_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PoolError, match="another version"):
-        pool._compute_here(pretend, CONFIG, "0123456789abcdef", None, "progress")
+        pool._compute_here(pretend, CONFIG, "0123456789abcdef", None, "progress", is_ours=True)
 
 
 def test_memory_has_a_say_in_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +235,21 @@ def test_what_is_left_follows_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress.line(configs[1].key, "epoch") == "epoch; at most 19 min left for 4 runs"
     progress.finished(configs[2].key)
     assert progress.line(configs[1].key, "epoch").endswith("for 3 runs")
+    for config in configs[:2]:
+        progress.finished(config.key)
+    for _ in range(9):
+        line = progress.line(configs[3].key, "epoch")
+    assert line == "epoch; under a minute left for 1 run"
+
+
+def test_an_interrupt_that_gets_lost_ends_the_command_all_the_same() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in pool.compute(with_seeds(1, 2, 3, 4), {}, lambda line: None, pretend_slowly):
+            with suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.slow
@@ -218,7 +264,7 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
         "SMALLCNN_MNIST": str(mnist_file()),
         "CHAPTER": "approach_3",
         "GRID": "learning_rate=0.01 seeds=0..3",
-        "PARAMS": "epochs=2 train_examples=2000",
+        "PARAMS": "epochs=8 train_examples=6000",
     }
     command = [sys.executable, str(copy / "scripts" / "sweep.py")]
     process = subprocess.Popen(

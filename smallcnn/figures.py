@@ -287,6 +287,28 @@ def sweep_points(axes: Sequence[str], points: Mapping[tuple[str, ...], Sequence[
     return figure
 
 
+def runs_an_hour(stand_ins: Mapping[int, float], real: Mapping[int, float], ideal: float, limit: float) -> Figure:
+    """Draws runs an hour against workers, both on log scales.
+
+    Args:
+        stand_ins, real: the rates by number of workers, of sleeping stand-ins and of trainings.
+        ideal: the rate of one worker if nothing but the run took time.
+        limit: the highest rate that the scheduler passes.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.8))
+    workers = np.array([1, 2 * max(stand_ins)])
+    axis.plot(workers, ideal * workers, color="#7A7A7A", linewidth=1, label="stand-ins if nothing else took time")
+    axis.plot(list(stand_ins), list(stand_ins.values()), "o", color=COLOURS["approach 1"], label="sleeping stand-ins")
+    axis.plot(list(real), list(real.values()), "s", color=COLOURS["approach 2"], label="trainings of approach 2")
+    axis.axhline(limit, color=INK, linestyle="--", linewidth=1, label="runs that take no time")
+    axis.set(xscale="log", yscale="log", xlabel="workers", ylabel="runs an hour")
+    ticks = sorted({*real, *stand_ins})
+    axis.set_xticks(ticks, [f"{number:,}" for number in ticks])
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.legend(loc="upper left", bbox_to_anchor=(0, 0.9))
+    return figure
+
+
 def ranking_comparison(
     kernels: Mapping[str, np.ndarray], global_masks: Mapping[str, np.ndarray], layer_masks: Mapping[str, np.ndarray]
 ) -> Figure:

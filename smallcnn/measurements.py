@@ -1,4 +1,4 @@
-"""The generated parts of the pages on computing, from recorded measurements and the recorded runs of both engines."""
+"""The generated parts of the pages on computing, from recorded measurements and recorded runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from smallcnn.pages import APPROACHES
 from smallcnn.paths import ROOT
 from smallcnn.runs import load_run
 from smallcnn.statistics import paired_difference
+from smallcnn.sweeps import finished_runs, parse_sweep, read_csv, sweep_table, to_csv
 from smallcnn.tables import spread, table
 from smallcnn.training import ENGINES, TrainingRun
 
 MEASUREMENTS = ROOT / "measurements"
 EPOCHS = 40
+# The engine is named only because it is installed everywhere: the recorded runs are those of the other one.
+SWEEP = ("approach_2", "learning_rate=0.001,0.003,0.01,0.03 seeds=0..4", "epochs=10 engine=tensorflow")
+MANY_RUNS = 10_000
 WAY_NAMES = {
     "article": "the article's way, all cores",
     "tensorflow_one_core": "TensorFlow, one core",
@@ -34,19 +38,34 @@ def measured_parts() -> dict[str, bytes]:
     from smallcnn import figures  # here: matplotlib takes a second
 
     figures.use_book_style()
-    benchmark = json.loads((MEASUREMENTS / "benchmark.json").read_text(encoding="utf-8"))
+    benchmark = _read("benchmark.json")
     runs = runs_of_both_engines()
     pairs = {label: accuracies_by_seed(of_label) for label, of_label in runs.items()}
     return {
         "engines.md": engines_table(pairs).encode(),
         "engines.svg": figures.to_svg(figures.paired_accuracies(pairs)),
+        **benchmark_parts(benchmark),
+        **{f"avx512_{name}": part for name, part in benchmark_parts(_read("benchmark_avx512.json")).items()},
+        "ways.svg": figures.to_svg(figures.seconds_of_ways(benchmark["seconds_per_epoch"], WAY_NAMES)),
+        "stages.svg": figures.to_svg(figures.seconds_of_stages(*stages(benchmark, "approach_2"))),
+        "lanes.svg": figures.to_svg(figures.lanes()),
+        "faults.md": faults_table(_read("faults.json")).encode(),
+        **sweep_parts(),
+        **scaling_parts(_read("scaling.json"), benchmark),
+    }
+
+
+def _read(name: str) -> dict[str, Any]:
+    return json.loads((MEASUREMENTS / name).read_text(encoding="utf-8"))
+
+
+def benchmark_parts(benchmark: dict[str, Any]) -> dict[str, bytes]:
+    """The tables of one recorded benchmark, by file name."""
+    return {
         "machine.md": machine_sentence(benchmark).encode(),
         "ways.md": ways_table(benchmark).encode(),
         "ratios.md": ratios_table(benchmark).encode(),
         "halide.md": halide_table(benchmark).encode(),
-        "ways.svg": figures.to_svg(figures.seconds_of_ways(benchmark["seconds_per_epoch"], WAY_NAMES)),
-        "stages.svg": figures.to_svg(figures.seconds_of_stages(*stages(benchmark, "approach_2"))),
-        "lanes.svg": figures.to_svg(figures.lanes()),
         "pool.md": pool_table(benchmark).encode(),
     }
 
@@ -82,11 +101,12 @@ def engines_table(pairs: dict[str, dict[str, list[float]]]) -> str:
     for label, of_label in pairs.items():
         halide, tensorflow = of_label["halide"], of_label["tensorflow"]
         mean, half_width = paired_difference(halide, tensorflow)
-        difference, verdict = f"{100 * mean:+.2f} ± {100 * half_width:.2f}", "no" if abs(mean) <= half_width else "yes"
+        difference = f"{100 * mean:+.2f} ± {100 * half_width:.2f}".replace("-", "−")
+        verdict = "no" if abs(mean) <= half_width else "yes"
         if math.isinf(half_width):
             difference, verdict = "–", "too few seeds"
         rows.append((label, len(halide), spread(halide), spread(tensorflow), difference, verdict))
-    header = ("network", "seeds", "Halide", "TensorFlow", "difference in points, 95 % interval", "distinguishable")
+    header = ("network", "seeds", "Halide", "TensorFlow", "difference in points, 95 % interval", "told apart")
     return table(header, rows)
 
 
@@ -175,3 +195,95 @@ def stages(benchmark: dict[str, Any], chapter: str) -> tuple[dict[str, float], d
     seconds = {name: 1000 * of["seconds"] for name, of in measured.items()}
     alone = {name: 1000 * of["operations"] * step / operations for name, of in measured.items() if "operations" in of}
     return seconds, alone
+
+
+def faults_table(faults: dict[str, Any]) -> str:
+    """What came of the faults that were tried by a script."""
+    return table(("fault", "what happened"), faults["outcomes"].items(), left=2)
+
+
+def sweep_parts() -> dict[str, bytes]:
+    """The table and the figure of the recorded sweep, whose runs are the Halide engine's."""
+    from smallcnn import figures
+
+    sweep = parse_sweep(*SWEEP)
+    configs = {
+        point: [dataclasses.replace(config, engine="halide") for config in of_point]
+        for point, of_point in sweep.configs.items()
+    }
+    runs = finished_runs(dataclasses.replace(sweep, configs=configs), ROOT / "runs")
+    axes, points = read_csv(to_csv(list(sweep.axes), runs))
+    return {
+        "sweep.md": sweep_table(axes, points).encode(),
+        "sweep.svg": figures.to_svg(figures.sweep_points(axes, points)),
+    }
+
+
+def scaling_parts(scaling: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, bytes]:
+    """Runs an hour against workers, and what many runs would need."""
+    from smallcnn import figures
+
+    rates = {row["workers"]: row["runs_per_hour"] for row in scaling["stand_ins"]}
+    run_seconds, instant = scaling["run"]["seconds"], scaling["instant"]
+    epoch = {
+        way: of["median"]
+        for way, of in benchmark["seconds_per_epoch"]["approach_2"].items()
+        if way in ("halide_one_core", "pool_all_cores")
+    }
+    real = {
+        1: 3600 / (EPOCHS * epoch["halide_one_core"]),
+        benchmark["machine"]["cores"]: 3600 / (EPOCHS * epoch["pool_all_cores"]),
+    }
+    limit = 3600 * instant["runs_per_second"]
+    return {
+        "scaling.md": scaling_table(scaling).encode(),
+        "scaling_machine.md": scaling_sentence(scaling).encode(),
+        "many_runs.md": many_runs_table(scaling).encode(),
+        "scheduler.md": (
+            f"Runs that take no time at all, {instant['runs']:,} of them on {instant['workers']} workers, pass at "
+            f"{instant['runs_per_second']:.0f} a second, their records written. With runs of {run_seconds:.0f} seconds "
+            "the scheduler, or the command that writes the records, is the limit at "
+            f"{_two_digits(instant['runs_per_second'] * run_seconds)} workers at the latest; the progress of their "
+            "epochs, which these runs do not report, and memory for their connections may be one long before.\n"
+        ).encode(),
+        "scaling.svg": figures.to_svg(figures.runs_an_hour(rates, real, 3600 / run_seconds, limit)),
+    }
+
+
+def scaling_table(scaling: dict[str, Any]) -> str:
+    """Runs an hour of stand-ins."""
+    rows = [
+        (f"{row['workers']:,}", row["runs"], f"{row['seconds']:.1f}", f"{row['runs_per_hour']:,.0f}", _share(row))
+        for row in scaling["stand_ins"]
+    ]
+    return table(("workers", "runs", "seconds", "runs an hour", "share of the ideal"), rows, left=0)
+
+
+def _share(row: dict[str, Any]) -> str:
+    return f"{100 * row['share']:.1f}\u202f%"
+
+
+def scaling_sentence(scaling: dict[str, Any]) -> str:
+    """After which run the stand-ins take, and where they were measured."""
+    run, machine = scaling["run"], scaling["machine"]
+    return (
+        f"Measured on {machine['date'][:10]}: {machine['processor']}, {machine['system']}. Every stand-in sleeps "
+        f"{run['seconds']:.0f} seconds, as long as the recorded run `{run['key']}` took, and reports {run['epochs']} "
+        "epochs.\n"
+    )
+
+
+def many_runs_table(scaling: dict[str, Any]) -> str:
+    """What a sweep of `MANY_RUNS` runs would need."""
+    run, rows = scaling["run"], []
+    for row in scaling["stand_ins"]:
+        days = MANY_RUNS / row["runs_per_hour"] / 24
+        duration = f"{days:.1f} days" if days >= 2 else f"{24 * days:.1f} hours"
+        rows.append((f"{row['workers']:,} {'worker' if row['workers'] == 1 else 'workers'}", duration))
+    rows.append(("disk for the records", f"{MANY_RUNS * run['record_bytes'] / 1e9:.1f} GB"))
+    rows.append(("memory of the command", f"{MANY_RUNS * scaling['instant']['memory_bytes'] / 1e9:.1f} GB"))
+    return table((f"{MANY_RUNS:,} runs like this one", "need"), rows)
+
+
+def _two_digits(value: float) -> str:
+    return f"{float(f'{value:.1e}'):,.0f}"

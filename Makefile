@@ -13,7 +13,9 @@ override FRESH := $(value FRESH)
 PORT ?= 8000
 override PORT := $(value PORT)
 TF_CPP_MIN_LOG_LEVEL ?= 3
-export CHAPTER PARAMS GRID PORT TF_CPP_MIN_LOG_LEVEL
+# Files are UTF-8 whatever the locale is; a folder's name may have any letters.
+PYTHONUTF8 := 1
+export CHAPTER PARAMS GRID PORT TF_CPP_MIN_LOG_LEVEL PYTHONUTF8
 
 ifneq ($(filter-out 1,$(FRESH)),)
 $(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -28,6 +29,14 @@ def run(command: Callable[[], None]) -> int:
         print("interrupted; finished runs are recorded, and the same command goes on from them", file=sys.stderr)
         return 130
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one message
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full; make room, and the same command goes on from what is finished"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -9,9 +10,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,13 +22,14 @@ from typing import Any
 
 import nbformat
 import yaml
+from nbformat import NotebookNode
 
-from smallcnn import measurements, pages
+from smallcnn import gates, measurements, pages
 from smallcnn.chapters import CHAPTERS, chapter_configs, check_parameters
 from smallcnn.commands import CommandError, say
 from smallcnn.data import load_mnist
 from smallcnn.files import replacing, write_json, write_text
-from smallcnn.paths import BOOK, ROOT
+from smallcnn.paths import BOOK, ROOT, changed_environment
 from smallcnn.runs import get_runs
 
 Changes = Mapping[str, Any]
@@ -91,16 +94,21 @@ def publish(edition: Edition) -> Path:
     """Builds `edition` and returns its first page.
 
     Raises:
-        BuildError: if a chapter or the HTML fails; the pages published before stay as they were.
+        BuildError: if a chapter, the HTML or the gates fail; the pages published before stay as they were.
         ParameterError: if the edition's parameters are wrong.
     """
     parameters = {chapter: check_parameters(chapter, edition.changes.get(chapter, {})) for chapter in CHAPTERS}
+    cell_seconds()  # refused here, before anything starts
     with _only_one(edition.folder), _environment(edition):
         load_mnist()  # fetched once, here, before several chapters want it
         get_runs([config for values in parameters.values() for config in chapter_configs(values)], say)
         _execute_chapters(edition)
-        source = _assemble(edition)
-        return _build_html(edition, source)
+        results = {chapter: json.loads(_results(edition, chapter).read_text("utf-8")) for chapter in CHAPTERS}
+        _assemble(edition, results)
+        _build_html(edition)
+        if problems := gates.book_problems(_built(edition), results):
+            raise BuildError("the pages were built and must not be published:\n" + "\n".join(problems))
+        return _publish_html(edition)
 
 
 @contextmanager
@@ -116,21 +124,10 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _environment(edition: Edition) -> Iterator[None]:
+def _environment(edition: Edition) -> AbstractContextManager[None]:
     """Tells the library here, the kernels and the workers where this edition lives."""
     values = {"SMALLCNN_BUILD": str(edition.folder), "SMALLCNN_RUNS": str(edition.runs)}
-    values |= {"SMALLCNN_PREVIEW": "1"} if edition.preview else {}
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return changed_environment(values | ({"SMALLCNN_PREVIEW": "1"} if edition.preview else {}))
 
 
 def _execute_chapters(edition: Edition) -> None:
@@ -166,7 +163,11 @@ def _execute(edition: Edition, chapter: str) -> None:
         transport = "ipc"
         ip = os.path.join(sockets.name, "kernel")  # not in the chapter's folder, whose path may be too long for one
 
-    output = _notebook(edition, chapter)
+        async def _async_pre_start_kernel(self, **options: Any) -> Any:
+            """Leaves out what libraries remark on the machine; errors of cells do not come this way."""
+            return await super()._async_pre_start_kernel(stderr=subprocess.DEVNULL, **options)
+
+    output, limit = _notebook(edition, chapter), cell_seconds()
     stamp = {"inputs": _inputs(edition, chapter), "changes": dict(edition.changes.get(chapter, {}))}
     with sockets, replacing(output) as temporary:
         try:
@@ -176,19 +177,51 @@ def _execute(edition: Edition, chapter: str) -> None:
                 parameters=stamp["changes"],
                 cwd=BOOK,
                 progress_bar=False,
+                execution_timeout=limit,
                 kernel_manager_class=SocketFileKernelManager,
             )
         except papermill.PapermillExecutionError as error:
-            failed = edition.folder / "failed" / f"{chapter}.ipynb"
-            failed.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(temporary, failed)
+            failed = _keep_failed(edition, chapter, temporary)
             reason = " ".join(f"{error.ename}: {error.evalue}".split())
             raise BuildError(
                 f"{chapter}: cell {error.exec_count} failed with {reason} (the notebook so far: {failed})"
             ) from None
+        except TimeoutError as error:
+            raise BuildError(
+                f"{chapter}: a cell ran for more than {limit} seconds; SMALLCNN_CELL_SECONDS={10 * limit} would let it"
+            ) from error
         except RuntimeError as error:  # such as a kernel that died, or did not start
             raise BuildError(f"{chapter}: {error} ({type(error).__name__})") from error
-    write_json(_stamp_file(edition, chapter), stamp | {"results": _digest(_results(edition, chapter))})
+        if problems := _notebook_problems(edition, chapter, temporary):
+            raise BuildError(
+                f"{chapter}: the executed notebook must not enter the book: {'; '.join(problems)} "
+                f"(it is kept: {_keep_failed(edition, chapter, temporary)})"
+            )
+    made = {"notebook": _digest(output), "results": _digest(_results(edition, chapter))}
+    write_json(_stamp_file(edition, chapter), stamp | made)
+
+
+def _keep_failed(edition: Edition, chapter: str, executed: Path) -> Path:
+    failed = edition.folder / "failed" / f"{chapter}.ipynb"
+    failed.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(executed, failed))
+
+
+def cell_seconds() -> int:
+    """How long a cell of a chapter may run: `SMALLCNN_CELL_SECONDS`, or ten minutes; it finds its runs finished.
+
+    Raises:
+        BuildError: if that is not a whole number above zero.
+    """
+    text = os.environ.get("SMALLCNN_CELL_SECONDS") or "600"
+    if not text.isdecimal() or int(text) == 0:
+        raise BuildError(f"SMALLCNN_CELL_SECONDS is {text!r}; expected a whole number of seconds")
+    return int(text)
+
+
+def _notebook_problems(edition: Edition, chapter: str, executed: Path) -> list[str]:
+    source = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4)
+    return gates.notebook_problems(nbformat.read(executed, as_version=4), source, edition.changes.get(chapter, {}))
 
 
 def _notebook(edition: Edition, chapter: str) -> Path:
@@ -211,13 +244,14 @@ def _stamp(edition: Edition, chapter: str) -> dict[str, Any]:
 
 
 def _is_current(edition: Edition, chapter: str) -> bool:
+    """Whether the executed chapter follows from all that it depends on, and nobody changed it since."""
     stamp = _stamp(edition, chapter)
-    return (
-        _notebook(edition, chapter).exists()
-        and stamp.get("changes") == dict(edition.changes.get(chapter, {}))
-        and stamp.get("inputs") == _inputs(edition, chapter)
-        and stamp.get("results") == _digest(_results(edition, chapter))
-    )
+    return stamp == {
+        "changes": dict(edition.changes.get(chapter, {})),
+        "inputs": _inputs(edition, chapter),
+        "notebook": _digest(_notebook(edition, chapter)),
+        "results": _digest(_results(edition, chapter)),
+    }
 
 
 def _inputs(edition: Edition, chapter: str) -> str:
@@ -234,7 +268,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def _assemble(edition: Edition) -> Path:
+def _assemble(edition: Edition, results: Mapping[str, Any]) -> None:
     """Puts the source folder of the book together: pages, executed chapters, generated parts, configuration."""
     source = edition.folder / "source"
     contents = {"_config.yml": _configuration(edition), "_toc.yml": (ROOT / "_toc.yml").read_bytes()}
@@ -244,7 +278,6 @@ def _assemble(edition: Edition) -> Path:
             contents[name] = path.read_bytes()
     for chapter in CHAPTERS:
         contents[f"{chapter}.ipynb"] = _page(edition, chapter).encode()
-    results = {chapter: json.loads(_results(edition, chapter).read_text("utf-8")) for chapter in CHAPTERS}
     for name, content in (pages.generated_parts(results) | measurements.measured_parts()).items():
         contents[f"generated/{name}"] = content
     for path in list(source.rglob("*")):
@@ -255,25 +288,37 @@ def _assemble(edition: Edition) -> Path:
         if not path.exists() or path.read_bytes() != content:  # an untouched file is not built again
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    return source
 
 
 def _page(edition: Edition, chapter: str) -> str:
     """The chapter's notebook as it is now, with the outputs of its execution.
 
     Text may have changed since then, code has not. What differs between two executions of the same code (times,
-    paths, the cell that papermill adds) stays out.
+    paths, the cell that papermill adds, remarks of libraries, where a printed text was cut) stays out.
     """
     page = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4)
     executed = {cell.id: cell for cell in nbformat.read(_notebook(edition, chapter), as_version=4).cells}
     code_cells = [cell for cell in page.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code_cells, start=1):
         cell.execution_count = count
-        cell.outputs = executed[cell.id].outputs
+        cell.outputs = _lasting(executed[cell.id].outputs)
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
     return nbformat.writes(page)
+
+
+def _lasting(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Those without the stream of errors, with printed text in one piece."""
+    lasting: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "stream" and output.name == "stderr":
+            continue
+        if lasting and output.output_type == lasting[-1].output_type == "stream":
+            lasting[-1].text += output.text
+        else:
+            lasting.append(output)
+    return lasting
 
 
 def _configuration(edition: Edition) -> bytes:
@@ -286,31 +331,45 @@ def _configuration(edition: Edition) -> bytes:
     return yaml.safe_dump(values, allow_unicode=True).encode()
 
 
-def _build_html(edition: Edition, source: Path) -> Path:
-    """Builds the pages with warnings as errors, and only then puts them in the place of the published ones."""
-    log = edition.folder / "html.log"
+def _build_html(edition: Edition) -> None:
+    """Builds the pages with warnings as errors, beside the published ones."""
+    source, log = edition.folder / "source", edition.folder / "html.log"
     jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
     command = [sys.executable, jupyter_book, "build", str(source), "--path-output", str(edition.folder / "sphinx")]
     everything = [(source / name).read_bytes() for name in ("_config.yml", "_toc.yml")]
     marker = edition.folder / "sphinx" / "configuration.sha256"
     configuration = hashlib.sha256(b"".join(everything)).hexdigest()
-    if not marker.exists() or marker.read_text() != configuration:
-        command.append("--all")  # a changed table of contents would leave old sidebars behind
+    if not marker.exists() or marker.read_text() != configuration or marker.stat().st_mtime > time.time():
+        # A killed build may have left half a page, a changed table of contents old sidebars; Sphinx goes by the clock,
+        # and takes new text for old if that was set back.
+        command.append("--all")
+    marker.unlink(missing_ok=True)
     say("building the pages")
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
             [*command, "-W", "-n", "--keep-going"], stdout=file, stderr=subprocess.STDOUT, check=False
         )
     if done.returncode != 0:
-        lines = log.read_text(encoding="utf-8").splitlines()
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if os.strerror(errno.ENOSPC) in text:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(edition.folder))
+        lines = text.splitlines()
         problems = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-5:]
         raise BuildError("the pages were not built:\n" + "\n".join(problems) + f"\n(all of it: {log})")
     write_text(marker, configuration)
+
+
+def _built(edition: Edition) -> Path:
+    return edition.folder / "sphinx" / "_build" / "html"
+
+
+def _publish_html(edition: Edition) -> Path:
+    """Puts the pages that were built in the place of the published ones and returns the first."""
     html = edition.folder / "html"
     new, old = edition.folder / ".html.new", edition.folder / ".html.old"
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(edition.folder / "sphinx" / "_build" / "html", new)
+    shutil.copytree(_built(edition), new)
     if html.exists():
         html.rename(old)
     new.rename(html)

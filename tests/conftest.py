@@ -13,6 +13,7 @@ from hypothesis import settings
 from smallcnn import data, training
 from smallcnn.models import PUBLISHED
 from smallcnn.training import TrainingConfig, TrainingRun, Weights
+from tests.preview import Book, Copy
 
 settings.register_profile("smallcnn", deadline=None)
 settings.load_profile("smallcnn")
@@ -157,3 +158,12 @@ def keras() -> Iterator[ModuleType]:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     yield tf_keras
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
+    """The preview, built once for all tests."""
+    copy = Copy(tmp_path_factory.mktemp("preview") / "a path" / "prüfung")
+    imported = copy.python("-c", "import smallcnn; print(smallcnn.__file__)", folder="book").stdout
+    assert imported.strip() == str(copy.folder / "smallcnn" / "__init__.py")
+    return Book(copy, copy.build())

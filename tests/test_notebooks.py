@@ -122,3 +122,10 @@ def test_the_table_of_contents_has_every_page_once() -> None:
     assert len(set(listed)) == len(listed)
     assert set(listed) == {path.stem for path in BOOK.iterdir() if path.suffix in (".ipynb", ".md")}
     assert set(CHAPTERS) == {path.stem for path in NOTEBOOKS}
+
+
+def test_the_tests_that_the_book_names_exist() -> None:
+    named = re.findall(r"`(tests/\w+\.py)::(test_\w+)`", (BOOK / "faults.md").read_text("utf-8"))
+    assert len(named) > 20
+    for file, name in named:
+        assert f"\ndef {name}(" in (ROOT / file).read_text("utf-8"), name

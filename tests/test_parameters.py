@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import papermill
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from smallcnn import commands, publishing
 from smallcnn.chapters import CHAPTERS, TRAINING_PARAMETERS, check_parameters
 from smallcnn.models import ARCHITECTURE_FIELDS, PUBLISHED
 from smallcnn.parameters import (
@@ -414,6 +418,48 @@ def test_any_values_are_accepted_or_refused_in_one_line(changes: dict[str, Any])
 # From the command line
 
 
+NASTY = st.sampled_from(
+    [
+        "$(touch x)",
+        "$$(touch x)",
+        "`id`",
+        "'",
+        '"',
+        "\n",
+        "\\",
+        ";",
+        "!!python/object/apply:os.system",
+        "{{",
+        "x" * 5000,
+    ]
+)
+malformed = st.one_of(
+    st.lists(NASTY, min_size=1).map("".join).map("epochs={}".format),
+    st.builds(
+        "{}={}".format, st.text(max_size=9).filter(lambda name: name not in read_parameters("approach_2")), NASTY
+    ),
+    st.text(st.characters(exclude_characters="="), min_size=1).filter(str.strip),
+    st.builds("epochs={} epochs={}".format, st.integers(), NASTY),
+)
+
+
+@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=malformed)
+def test_malformed_parameters_are_answered_with_one_line_and_start_nothing(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(publishing, "publish", lambda edition: started.append(text))
+    main = runpy.run_path(str(ROOT / "scripts" / "rerun.py"))["main"]
+    with patch.object(os, "environ", {**os.environ, "CHAPTER": "approach_2", "PARAMS": text}):
+        assert commands.run(main) == 2
+    assert started == []
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert len(printed.err.splitlines()) == 1
+    assert len(printed.err) < 1000
+
+
 RERUN = """
 import runpy, sys
 try:
@@ -436,6 +482,15 @@ def rerun(chapter: str, parameters: str, build: Path) -> subprocess.CompletedPro
         timeout=120,
         check=False,
     )
+
+
+def test_an_error_comes_within_a_second(tmp_path: Path) -> None:
+    def seconds() -> float:
+        started = time.perf_counter()
+        assert rerun("approach_2", "epochs=ten", tmp_path / "build").returncode == 2
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(3)) < 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import runpy
 import subprocess
@@ -17,13 +18,26 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from smallcnn import measurements, pages, parameters, publishing
+from smallcnn import commands, measurements, pages, parameters, publishing
 from smallcnn.data import DataError
 from smallcnn.files import write_json
 from smallcnn.paths import ROOT
 from smallcnn.publishing import BuildError, Edition, fresh_edition, preview_edition, published_edition, rerun_edition
 
 PARAMETERS = "shown: int = 3  # what is shown"
+KILLED = -9
+
+
+def executed(notebook: Any, parameters: dict[str, Any]) -> Any:
+    """Makes `notebook` look as papermill leaves it after executing all of it; returns it."""
+    if parameters:
+        source = "# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in parameters.items())
+        notebook.cells.insert(2, new_code_cell(source, metadata={"tags": ["injected-parameters"]}))
+    notebook.metadata["papermill"] = {"parameters": parameters, "exception": None}
+    for number, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), start=1):
+        cell.execution_count = number
+        cell.metadata["papermill"] = {"status": "completed", "exception": False}
+    return notebook
 
 
 class Project:
@@ -37,6 +51,7 @@ class Project:
         self.executed: list[str] = []
         self.given: dict[str, dict[str, Any]] = {}
         self.answer = "as always"
+        self.damage: Callable[[Any], Any] = lambda notebook: None
         self.book.mkdir(parents=True)
         (folder / "smallcnn").mkdir()
         (folder / "smallcnn" / "library.py").write_text("one = 1\n", encoding="utf-8")
@@ -58,10 +73,11 @@ class Project:
         chapter = source.stem
         self.executed.append(chapter)
         self.given[chapter] = parameters
-        notebook = nbformat.read(source, as_version=4)
+        notebook = executed(nbformat.read(source, as_version=4), parameters)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs = [new_output("stream", text=f"{chapter} shows {parameters.get('shown', 3)}")]
+        self.damage(notebook)
         nbformat.write(notebook, output)
         results = {"answer": self.answer, "changed_parameters": parameters}
         write_json(Path(os.environ["SMALLCNN_BUILD"]) / "results" / f"{chapter}.json", results)
@@ -110,6 +126,17 @@ def test_an_edited_text_executes_nothing_and_is_on_the_page(project: Project) ->
     assert [cell.execution_count for cell in page.cells[1:]] == [1, 2]
 
 
+def test_a_page_has_neither_remarks_nor_the_chance_by_which_output_is_cut(project: Project) -> None:
+    def cut(notebook: Any) -> None:
+        texts = [("stderr", "at 12:00:01"), ("stdout", "first "), ("stderr", "slow"), ("stdout", "shows 3")]
+        notebook.cells[-1].outputs = [new_output("stream", name=name, text=text) for name, text in texts]
+
+    project.damage = cut
+    project.build()
+    page = nbformat.reads(publishing._page(published_edition(), "first"), as_version=4)
+    assert [output.text for output in page.cells[-1].outputs] == ["first shows 3"]
+
+
 def test_edited_code_executes_the_chapter_only(project: Project) -> None:
     project.build()
     project.write("first", [PARAMETERS, "shown + 1"])
@@ -153,6 +180,23 @@ def test_what_is_missing_or_damaged_is_made_anew(project: Project, name: str) ->
     if path.suffix == ".json":
         path.write_text("{", encoding="utf-8")
         assert project.build() == ["first"]
+
+
+def test_a_changed_notebook_is_made_anew(project: Project) -> None:
+    project.build()
+    path = project.root / "build" / "notebooks" / "first.ipynb"
+    path.write_text(path.read_text("utf-8").replace("first shows 3", "first shows 4"), encoding="utf-8")
+    assert project.build() == ["first"]
+
+
+def test_a_half_run_notebook_is_refused(project: Project) -> None:
+    def damage(notebook: Any) -> None:
+        notebook.cells[-1].execution_count = None
+
+    project.damage = damage
+    with pytest.raises(BuildError, match="first: the executed notebook must not enter the book: code cell 2 was not"):
+        project.build()
+    assert not (project.root / "build" / "notebooks" / "first.ipynb").exists()
 
 
 # Reruns and editions
@@ -252,12 +296,13 @@ def test_the_source_of_the_book_has_pages_executed_chapters_and_nothing_else(pro
     (project.book / "index.md").write_text("# Index", encoding="utf-8")
     (project.book / ".ipynb_checkpoints").mkdir()
     (project.book / ".ipynb_checkpoints" / "first-checkpoint.md").touch()
-    source = publishing._assemble(published_edition())
+    publishing._assemble(published_edition(), {})
+    source = project.root / "build" / "source"
     stray = source / "generated" / "removed.md"
     stray.touch()
     index = source / "index.md"
     os.utime(index, (1, 1))
-    assert publishing._assemble(published_edition()) == source
+    publishing._assemble(published_edition(), {})
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     assert files == {"_config.yml", "_toc.yml", "index.md", "first.ipynb", "second.ipynb", "generated/answer.md"}
     assert index.stat().st_mtime == 1  # an untouched page is not built again
@@ -273,6 +318,8 @@ def built(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
         def run(command: list[str], stdout: Any, **_: Any) -> subprocess.CompletedProcess[str]:
             commands.append(command)
             stdout.write(log)
+            if returncode == KILLED:
+                raise KeyboardInterrupt
             folder = project.root / "build" / "sphinx" / "_build" / "html"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "index.html").write_text(log, encoding="utf-8")
@@ -281,8 +328,9 @@ def built(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
         monkeypatch.setattr(publishing.subprocess, "run", run)
         project.build()
         edition = published_edition()
-        first_page = publishing._build_html(edition, publishing._assemble(edition))
-        assert first_page.read_text("utf-8") == log
+        publishing._assemble(edition, {})
+        publishing._build_html(edition)
+        assert publishing._publish_html(edition).read_text("utf-8") == log
         return commands[0]
 
     return build
@@ -297,6 +345,19 @@ def test_a_new_table_of_contents_builds_every_page(built: Callable[..., list[str
     assert "--all" not in built("two")
     (project.root / "_toc.yml").write_text("root: other\n", encoding="utf-8")
     assert "--all" in built("three")
+
+
+def test_a_killed_build_and_a_clock_set_back_build_every_page(
+    built: Callable[..., list[str]], project: Project
+) -> None:
+    built("one")
+    marker = project.root / "build" / "sphinx" / "configuration.sha256"
+    os.utime(marker, (marker.stat().st_mtime + 3600,) * 2)
+    assert "--all" in built("two")
+    assert "--all" not in built("three")
+    with pytest.raises(KeyboardInterrupt):
+        built("four", returncode=KILLED)
+    assert "--all" in built("five")
 
 
 def test_pages_that_fail_leave_the_published_ones(built: Callable[..., list[str]], project: Project) -> None:
@@ -330,6 +391,26 @@ def test_whatever_fails_is_one_line(
     assert printed.err.startswith("error: ")
     assert printed.err.endswith(f"{error}\n")
     assert (len(printed.err.splitlines()), printed.out) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space"),
+            "the disk is full; make room, and the same command goes on from what is finished",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "build/html"), "Read-only file system: build/html"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "ConnectionRefusedError: [Errno 111] refused"),
+        (TimeoutError("too long"), "TimeoutError: too long"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error: OSError, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise error
+
+    assert commands.run(fail) == 1
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 # With the real papermill and a kernel
@@ -370,3 +451,19 @@ def test_a_chapter_whose_kernel_dies_is_named(real_project: Project) -> None:
     with pytest.raises(BuildError, match="^first: "):
         publishing._execute(Edition(real_project.root / "build", real_project.root / "runs", {}), "first")
     assert not (real_project.root / "build" / "notebooks" / "first.ipynb").exists()
+
+
+@pytest.mark.slow
+def test_a_chapter_that_hangs_is_named(real_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALLCNN_CELL_SECONDS", "2")
+    real_project.write("first", [PARAMETERS, "import time\ntime.sleep(1000)"])
+    with pytest.raises(BuildError, match="^first: a cell ran for more than 2 seconds; SMALLCNN_CELL_SECONDS=20 would"):
+        publishing._execute(Edition(real_project.root / "build", real_project.root / "runs", {}), "first")
+    assert not (real_project.root / "build" / "notebooks" / "first.ipynb").exists()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "ten", "1.5", "1e3"])
+def test_a_wrong_time_limit_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALLCNN_CELL_SECONDS", text)
+    with pytest.raises(BuildError, match="SMALLCNN_CELL_SECONDS is .* expected a whole number of seconds"):
+        publishing.publish(published_edition())

@@ -8,11 +8,17 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
+import psutil
 import pytest
 
 from smallcnn.paths import ROOT
@@ -133,6 +139,15 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None
         assert part in lines[0]
 
 
+def test_help_comes_within_a_second(project: Project) -> None:
+    def seconds() -> float:
+        started = time.perf_counter()
+        assert project.make("help").returncode == 0
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(3)) < 1
+
+
 def test_make_alone_lists_every_target(project: Project) -> None:
     done = project.make()
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -182,6 +197,11 @@ def test_tensorflow_is_quiet_unless_asked(ready_project: Project) -> None:
     assert json.loads(ready_project.make("book", TF_CPP_MIN_LOG_LEVEL="0").stdout)["TF_CPP_MIN_LOG_LEVEL"] == "0"
 
 
+def test_files_are_utf_8_in_every_locale(ready_project: Project) -> None:
+    received = json.loads(ready_project.make("book", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0").stdout)
+    assert (received["LC_ALL"], received["PYTHONUTF8"]) == ("C", "1")
+
+
 def test_a_removed_python_is_noticed(ready_project: Project) -> None:
     assert "setup.sh" not in ready_project.make("-n", "book").stdout
     python = ready_project.folder / ".venv" / "bin" / "python"
@@ -192,6 +212,30 @@ def test_a_removed_python_is_noticed(ready_project: Project) -> None:
 
 def test_serve_without_a_book_says_so(ready_project: Project) -> None:
     assert_one_line(ready_project.make("serve"), "no book", "make book")
+
+
+def test_the_book_is_served_to_this_machine_only(ready_project: Project) -> None:
+    page = ready_project.folder / "build" / "html" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("the book", encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serving = subprocess.Popen(
+        ["make", "serve", f"PORT={port}"], cwd=ready_project.folder, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        for _ in range(100):
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/") as answer:
+                assert answer.read() == b"the book"
+                break
+            time.sleep(0.1)
+        children = psutil.Process(serving.pid).children(recursive=True)
+        connections = [each for process in children for each in process.net_connections(kind="inet")]
+        assert {each.laddr for each in connections if each.status == psutil.CONN_LISTEN} == {("127.0.0.1", port)}
+    finally:
+        os.killpg(serving.pid, signal.SIGTERM)
+        serving.wait()
 
 
 def test_clean_removes_only_what_is_generated(ready_project: Project) -> None:

@@ -1,0 +1,203 @@
+"""What must hold before an executed notebook, and then a built page, may enter the book.
+
+Each function returns what is wrong, one sentence a problem; nothing where all is well.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from bs4 import BeautifulSoup, Tag
+from nbformat import NotebookNode
+
+from smallcnn.paths import ROOT
+
+INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds
+# What no reader should see: errors, warnings, numbers as Python prints them, addresses of this machine.
+FORBIDDEN = ("Traceback (most recent call last)", "np.float", "\x1b[", "file://")
+FORBIDDEN_PATTERN = re.compile(r"\b\w*(?:Error|Warning): ")
+FORBIDDEN_CLASSES = ("traceback", "stderr", "system-message", "problematic")
+# The pages whose first table sums the results up, and the columns that follow from them.
+SUMMARIES = {
+    "index.html": ("parameters", "trainable", "seeds", "best test accuracy", "lowest seed"),
+    "comparison.html": ("parameters", "trainable", "best test accuracy"),
+}
+
+
+def notebook_problems(executed: NotebookNode, source: NotebookNode, parameters: Mapping[str, Any]) -> list[str]:
+    """Checks that `executed` is `source`, executed by papermill from top to bottom with `parameters`."""
+    problems = []
+    told = executed.metadata.get("papermill", {})
+    if told.get("exception"):
+        problems.append("papermill met an exception")
+    if told.get("parameters") != dict(parameters):
+        problems.append(f"it was executed with {told.get('parameters')}, not with {dict(parameters)}")
+    cells = [cell for cell in executed.cells if cell.cell_type == "code"]
+    injected = [cell for cell in cells if INJECTED in cell.metadata.get("tags", [])]
+    if _assignments(injected) != dict(parameters):
+        problems.append(f"its parameters cell does not set {dict(parameters)}")
+    for number, cell in enumerate(cells, start=1):
+        if cell.execution_count != number:
+            count = "not executed" if cell.execution_count is None else f"executed as number {cell.execution_count}"
+            problems.append(f"code cell {number} was {count}")
+        if cell.metadata.get("papermill", {}).get("status") != "completed":
+            problems.append(f"code cell {number} did not finish")
+        problems += [
+            f"code cell {number} ended with {output.ename}: {output.evalue}"
+            for output in cell.outputs
+            if output.output_type == "error"
+        ]
+    code = [(cell.id, cell.source) for cell in cells if cell not in injected]
+    if code != [(cell.id, cell.source) for cell in source.cells if cell.cell_type == "code"]:
+        problems.append("its code is not that of the chapter")
+    return problems
+
+
+def _assignments(cells: list[NotebookNode]) -> dict[str, Any] | None:
+    """The values that cells of plain assignments set; None if there is anything else in them."""
+    values: dict[str, Any] = {}
+    try:
+        for cell in cells:
+            for statement in ast.parse(cell.source).body:
+                (target,) = statement.targets
+                values[target.id] = ast.literal_eval(statement.value)
+    except (SyntaxError, ValueError, AttributeError):
+        return None
+    return values
+
+
+def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Checks all pages of the built book `html`, and their summaries against the `results` of the chapters by name."""
+    pages = {
+        path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in sorted(html.glob("*.html"))
+    }
+    problems = []
+    for name, page in pages.items():
+        found = [
+            *_text_problems(page),
+            *_table_problems(page),
+            *_image_problems(page),
+            *_link_problems(name, pages, html),
+        ]
+        if name in SUMMARIES:
+            found += _summary_problems(page, results, SUMMARIES[name])
+        problems += [f"{name}: {problem}" for problem in found]
+    return problems
+
+
+def _text_problems(page: BeautifulSoup) -> Iterator[str]:
+    text = page.get_text()
+    for forbidden in FORBIDDEN:
+        if forbidden in text:
+            yield f"it shows {forbidden!r}"
+    for folder in {str(ROOT), os.path.expanduser("~")} - {"/", "~"}:
+        if re.search(rf"(?<![\w./-]){re.escape(folder)}\b", text):
+            yield f"it shows {folder!r}, a folder of this machine"
+    if found := FORBIDDEN_PATTERN.search(text):
+        yield f"it shows {found.group()!r}"
+    for name in FORBIDDEN_CLASSES:
+        if page.find(class_=name):
+            yield f"it has a part of class {name!r}"
+
+
+def _table_problems(page: BeautifulSoup) -> Iterator[str]:
+    for number, found in enumerate(page.find_all("table"), start=1):
+        header, *rows = _cells(found) or [[]]
+        if not rows:
+            yield f"table {number} is empty"
+        if any(len(row) != len(header) for row in rows):
+            yield f"table {number} has a row with more or fewer cells than its header"
+        for row in rows:
+            if not any(row):
+                yield f"table {number} has an empty row"
+            if any(re.search(r"\bnan\b|\bNone\b", cell) for cell in row):
+                yield f"table {number} has a cell without its value: {row}"
+
+
+def _cells(found: Tag) -> list[list[str]]:
+    return [[cell.get_text().strip() for cell in row.find_all(["td", "th"])] for row in found.find_all("tr")]
+
+
+def _image_problems(page: BeautifulSoup) -> Iterator[str]:
+    for image in page.find_all("img"):
+        source, text = image.get("src", ""), image.get("alt", "")
+        if len(text.split()) < 3 or Path(urlsplit(source).path).name in text:
+            yield f"image {source!r} has no text that says what it shows"
+
+
+def _link_problems(name: str, pages: Mapping[str, BeautifulSoup], html: Path) -> Iterator[str]:
+    for tag in pages[name].find_all(["a", "img", "link", "script"]):
+        link = tag.get("href") or tag.get("src") or ""
+        target = urlsplit(link)
+        if target.scheme == "file" or (target.path.startswith("/") and not target.netloc):
+            yield f"its link {link!r} leads to this machine"
+        if target.scheme or target.netloc:
+            continue
+        path = unquote(target.path) or name
+        if not (html / path).exists():
+            yield f"its link {link!r} leads nowhere"
+        elif target.fragment and path in pages and not pages[path].find(id=unquote(target.fragment)):
+            yield f"its link {link!r} leads to no part of that page"
+
+
+def _summary_problems(
+    page: BeautifulSoup, results: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]
+) -> Iterator[str]:
+    """Checks the first table of a page, which must have `columns` for the approaches at least."""
+    networks = dict(_networks(results))
+    first = page.find("table")
+    header, *rows = _cells(first) if first else [[]]
+    if missing := {*columns} - {*header}:
+        yield f"its summary has no column {', '.join(sorted(missing))}"
+    if missing := {label for label in networks if "," not in label} - {row[0] for row in rows}:
+        yield f"its summary has no {', '.join(sorted(missing))}"
+    for label, *values in rows:
+        if label not in networks:
+            yield f"the results have no {label!r}"
+            continue
+        for column, value in zip(header[1:], values, strict=False):
+            expected = networks[label].get(column, [])
+            shown = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", value.replace(",", ""))]
+            if expected and not _as_shown(shown, expected):
+                yield f"{label} has {value!r} as {column}; the results say {expected}"
+
+
+def _as_shown(shown: list[float], expected: list[float]) -> bool:
+    """Whether whole numbers are equal, and fractions as close as two places after the point can tell."""
+    return len(shown) == len(expected) and all(
+        abs(one - other) <= (0 if isinstance(other, int) else 0.0051)
+        for one, other in zip(shown, expected, strict=True)
+    )
+
+
+def _networks(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """What a summary must say of each network: by its label the numbers of each column, in the units of the table."""
+
+    def numbers(total: int, trainable: int, accuracies: list[float]) -> dict[str, list[float]]:
+        per_cent = [100 * accuracy for accuracy in accuracies]
+        spread = [statistics.stdev(per_cent)] if len(per_cent) > 1 else []
+        return {
+            "parameters": [total],
+            "trainable": [trainable],
+            "seeds": [len(per_cent)],
+            "best test accuracy": [statistics.mean(per_cent), *spread],
+            "lowest seed": [min(per_cent)],
+        }
+
+    for chapter in ("approach_1", "approach_2", "approach_3"):
+        of = results[chapter]
+        accuracies = [run["best_test_accuracy"] for run in of["runs"]]
+        yield chapter.replace("_", " "), numbers(of["total_parameters"], of["trainable_parameters"], accuracies)
+    pruning = results["pruning"]
+    rounds = [(f"pruned, round {of['round']}", of) for of in pruning["rounds"][1:]]
+    for label, of in [*rounds, ("pruned gradually", pruning["gradual"])]:
+        total = pruning["total_parameters"] - of["prunable"] + of["remaining"]
+        yield f"approach 2, {label}", numbers(total, of["trainable_remaining"], of["best_test_accuracies"])

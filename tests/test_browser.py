@@ -1,0 +1,127 @@
+"""The pages in a real browser: from disk and from a server, dark, narrow, searched, and without anybody else's help."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Page as Tab
+
+from tests.preview import PAGES, Book
+
+pytestmark = pytest.mark.slow
+
+NARROW = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium: the system's, or else the one that Playwright installed."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except Error:
+            if found:
+                raise
+            pytest.skip(
+                "no browser was found; install Chromium (on Debian: apt install chromium) to test the pages in it"
+            )
+        yield browser
+        browser.close()
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def served(book: Book) -> Iterator[str]:
+    """The address of the book on a local server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=book.copy.html)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Tab]:
+    with browser.new_context() as context:
+        yield context.new_page()
+
+
+def use_theme(tab: Tab, theme: str) -> None:
+    """Makes the pages that `tab` opens from now on light or dark."""
+    tab.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
+
+
+@pytest.mark.parametrize("way", ["disk", "server"])
+def test_pages_open_without_an_error_and_ask_no_other_host(tab: Tab, book: Book, served: str, way: str) -> None:
+    base = book.copy.html.as_uri() if way == "disk" else served
+    problems: list[str] = []
+    tab.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+    tab.on("request", lambda request: None if request.url.startswith((base, "data:")) else problems.append(request.url))
+    for page in PAGES:
+        tab.goto(f"{base}/{page}.html")
+        tab.wait_for_load_state("networkidle")
+        assert tab.locator("h1").count() >= 1, page
+        assert problems == [], page
+
+
+def test_search_finds_a_word(tab: Tab, served: str) -> None:
+    tab.goto(f"{served}/search.html?q=magnitude")
+    tab.wait_for_selector("#search-results li")
+    assert tab.locator("#search-results li a[href*='pruning.html']").count() >= 1
+    tab.goto(f"{served}/search.html?q=zyzzyva")
+    tab.wait_for_function("document.querySelector('#search-results').innerText.includes('did not match')")
+
+
+def test_the_mode_can_be_changed_and_figures_stay_readable(tab: Tab, served: str) -> None:
+    tab.goto(f"{served}/index.html")
+    modes = set()
+    for _ in range(3):
+        modes.add(tab.locator("html").get_attribute("data-theme"))
+        tab.locator("button.theme-switch-button:visible").first.click()
+    assert modes == {"light", "dark"}
+    use_theme(tab, "dark")
+    for page in ("index", "approach_2", "pruning", "why_fast", "scaling"):
+        tab.goto(f"{served}/{page}.html")
+        background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert sum(int(part) for part in background[4:-1].split(",")) < 200, background
+        images = tab.locator(".bd-article img")
+        assert images.count() >= 1
+        for number in range(images.count()):
+            picture = Image.open(io.BytesIO(images.nth(number).screenshot())).convert("L")
+            corners = [picture.getpixel((x, y)) for x in (3, picture.width - 4) for y in (3, picture.height - 4)]
+            ink = picture.getextrema()[0]
+            assert min(corners) - ink > 120, f"{page}, image {number}: ink {ink} on {min(corners)}"
+
+
+@pytest.mark.parametrize(
+    ("page", "theme"),
+    [*((page, "light") for page in PAGES), ("index", "dark"), ("approach_2", "dark"), ("faults", "dark")],
+)
+def test_nothing_is_seriously_inaccessible(tab: Tab, served: str, page: str, theme: str) -> None:
+    use_theme(tab, theme)
+    tab.goto(f"{served}/{page}.html")
+    violations = Axe().run(tab).response["violations"]
+    serious = [violation for violation in violations if violation["impact"] in ("serious", "critical")]
+    assert not serious, [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in serious]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_overflows_a_narrow_page(tab: Tab, served: str, page: str) -> None:
+    tab.set_viewport_size(NARROW)
+    tab.goto(f"{served}/{page}.html")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]

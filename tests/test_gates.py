@@ -1,0 +1,184 @@
+"""The gates: what is wrong with a notebook or a page is found and named."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from smallcnn.gates import book_problems, notebook_problems
+from smallcnn.paths import ROOT
+from tests.test_publishing import executed
+
+PARAMETERS = {"epochs": 3, "filters": [4, 8]}
+
+
+@pytest.fixture
+def source() -> Any:
+    """A chapter as it is stored."""
+    cells = [
+        new_markdown_cell("# A title", id="title"),
+        new_code_cell("epochs: int = 5", id="cell-1", metadata={"tags": ["parameters"]}),
+        new_code_cell("epochs + 1", id="cell-2"),
+        new_code_cell("epochs + 2", id="cell-3"),
+    ]
+    return new_notebook(cells=cells)
+
+
+def swap(notebook: Any) -> None:
+    notebook.cells[-1].execution_count, notebook.cells[-2].execution_count = 3, 4
+
+
+def stop(notebook: Any) -> None:
+    notebook.cells[-1].execution_count = None
+    notebook.cells[-1].metadata["papermill"]["status"] = "pending"
+
+
+def fail(notebook: Any) -> None:
+    notebook.cells[-1].outputs = [new_output("error", ename="ValueError", evalue="no", traceback=["Traceback"])]
+
+
+def edit(notebook: Any) -> None:
+    notebook.cells[-1].source = "99.9"
+
+
+def lose(notebook: Any) -> None:
+    del notebook.cells[-1]
+
+
+def raise_exception(notebook: Any) -> None:
+    notebook.metadata["papermill"]["exception"] = True
+
+
+def take_others(notebook: Any) -> None:
+    notebook.metadata["papermill"]["parameters"] = {"epochs": 4}
+
+
+def inject_others(notebook: Any) -> None:
+    notebook.cells[2].source = "epochs = 4\nfilters = [4, 8]"
+
+
+def inject_code(notebook: Any) -> None:
+    notebook.cells[2].source += "print(epochs)"
+
+
+def inject_nothing(notebook: Any) -> None:
+    del notebook.cells[2]
+
+
+BROKEN = {
+    swap: ["code cell 3 was executed as number 4", "code cell 4 was executed as number 3"],
+    stop: ["code cell 4 was not executed", "code cell 4 did not finish"],
+    fail: ["code cell 4 ended with ValueError: no"],
+    edit: ["its code is not that of the chapter"],
+    lose: ["its code is not that of the chapter"],
+    raise_exception: ["papermill met an exception"],
+    take_others: ["it was executed with {'epochs': 4}, not with {'epochs': 3, 'filters': [4, 8]}"],
+    inject_others: ["its parameters cell does not set {'epochs': 3, 'filters': [4, 8]}"],
+    inject_code: ["its parameters cell does not set {'epochs': 3, 'filters': [4, 8]}"],
+    inject_nothing: ["its parameters cell does not set {'epochs': 3, 'filters': [4, 8]}"],
+}
+
+
+@pytest.mark.parametrize("parameters", [{}, PARAMETERS])
+def test_a_notebook_that_was_executed_as_asked_has_no_problem(source: Any, parameters: dict[str, Any]) -> None:
+    assert notebook_problems(executed(copy.deepcopy(source), parameters), source, parameters) == []
+
+
+@pytest.mark.parametrize("damage", BROKEN, ids=lambda damage: damage.__name__)
+def test_a_broken_notebook_is_named(source: Any, damage: Callable[[Any], None]) -> None:
+    notebook = executed(copy.deepcopy(source), PARAMETERS)
+    damage(notebook)
+    problems = notebook_problems(notebook, source, PARAMETERS)
+    assert problems[: len(BROKEN[damage])] == BROKEN[damage]
+
+
+def test_a_notebook_that_nobody_executed_is_named(source: Any) -> None:
+    assert len(notebook_problems(source, source, {})) >= 6
+
+
+RESULTS: dict[str, Any] = {
+    chapter: {
+        "total_parameters": total,
+        "trainable_parameters": total - 100,
+        "runs": [{"best_test_accuracy": accuracy} for accuracy in (0.99, 0.992)],
+    }
+    for chapter, total in (("approach_1", 8060), ("approach_2", 5490), ("approach_3", 3170))
+}
+PRUNED = {"prunable": 5220, "remaining": 4176, "trainable_remaining": 4338, "best_test_accuracies": [0.9911]}
+RESULTS["pruning"] = {"total_parameters": 5490, "rounds": [{}, PRUNED | {"round": 1}], "gradual": PRUNED}
+
+GOOD = """<html><body><h1 id="top">Small networks</h1>
+<table><tr><th>network</th><th>parameters</th><th>trainable</th><th>seeds</th><th>best test accuracy</th>
+<th>lowest seed</th></tr>
+<tr><td>approach 1</td><td>8,060</td><td>7,960</td><td>2</td><td>99.10\u00a0±\u00a00.14\u202f%</td>
+<td>99.00\u202f%</td></tr>
+<tr><td>approach 2</td><td>5,490</td><td>5,390</td><td>2</td><td>99.10\u00a0±\u00a00.14\u202f%</td>
+<td>99.00\u202f%</td></tr>
+<tr><td>approach 3</td><td>3,170</td><td>3,070</td><td>2</td><td>99.10\u00a0±\u00a00.14\u202f%</td>
+<td>99.00\u202f%</td></tr>
+<tr><td>approach 2, pruned, round 1</td><td>4,446</td><td>4,338</td><td>1</td><td>99.11\u202f%</td>
+<td>99.11\u202f%</td></tr></table>
+<img src="figure.svg" alt="Bars of three accuracies."><a href="other.html#part">there</a> <a href="#top">up</a>
+<a href="https://example.org/">elsewhere</a></body></html>"""
+OTHER = '<html><body><h1 id="part">Another page</h1></body></html>'
+
+CHANGES = {
+    ("99.10", "99.12"): "approach 1 has '99.12",
+    ("0.14", "0.15"): "as best test accuracy",
+    ("99.00", "99.01"): "as lowest seed",
+    ("8,060", "8,061"): "approach 1 has '8,061' as parameters; the results say [8060]",
+    ("<td>2</td>", "<td>3</td>"): "as seeds",
+    ("approach 1<", "approach 7<"): "the results have no 'approach 7'",
+    ("Bars of three accuracies.", ""): "image 'figure.svg' has no text",
+    ("Bars of three accuracies.", "The picture figure.svg here"): "image 'figure.svg' has no text",
+    ("other.html#part", "other.html#gone"): "its link 'other.html#gone' leads to no part of that page",
+    ("other.html#part", "gone.html"): "its link 'gone.html' leads nowhere",
+    ("figure.svg", "gone.svg"): "its link 'gone.svg' leads nowhere",
+    ("#top", "#bottom"): "its link '#bottom' leads to no part of that page",
+    ("Small networks", "Traceback (most recent call last)"): "it shows 'Traceback",
+    ("Small networks", "np.float64(0.99)"): "it shows 'np.float'",
+    ("Small networks", "UserWarning: deprecated"): "it shows 'UserWarning: '",
+    ("Small networks", "KeyError: 3"): "it shows 'KeyError: '",
+    ("Small networks", f"from {ROOT / 'runs'}"): "a folder of this machine",
+    ("#top", "file:///etc/passwd"): "leads to this machine",
+    ("#top", "/etc/passwd"): "leads to this machine",
+    ("<th>seeds</th>", "<th>number</th>"): "its summary has no column seeds",
+    ("approach 3</td>", "approach 3 too</td>"): "its summary has no approach 3",
+    ("<h1", '<h1 class="stderr"'): "it has a part of class 'stderr'",
+    ("<td>1</td>", ""): "table 1 has a row with more or fewer cells",
+    ("<td>7,960</td>", "<td>nan</td>"): "table 1 has a cell without its value",
+    ("</table>", "</table><table><tr><th>a</th></tr></table>"): "table 2 is empty",
+    ("</table>", "</table><table><tr><th>a</th></tr><tr><td> </td></tr></table>"): "table 2 has an empty row",
+}
+
+
+def problems_of(page: str, folder: Path) -> list[str]:
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    (folder / "other.html").write_text(OTHER, encoding="utf-8")
+    (folder / "figure.svg").write_text("<svg/>", encoding="utf-8")
+    return book_problems(folder, json.loads(json.dumps(RESULTS)))
+
+
+def test_a_good_page_has_no_problem(tmp_path: Path) -> None:
+    assert problems_of(GOOD, tmp_path) == []
+
+
+@pytest.mark.parametrize("home", ["/", "/project", None])
+def test_an_address_like_that_of_a_short_home_is_no_problem(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", home) if home else monkeypatch.delenv("HOME")
+    assert problems_of(GOOD.replace("Small networks", "tcp://127.0.0.1 /path/to/project/.venv"), tmp_path) == []
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_wrong_with_a_page_is_named(change: tuple[str, str], tmp_path: Path) -> None:
+    assert change[0] in GOOD
+    problems = problems_of(GOOD.replace(*change), tmp_path)
+    assert [problem for problem in problems if problem.startswith("index.html: ") and CHANGES[change] in problem]

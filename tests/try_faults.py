@@ -1,0 +1,204 @@
+"""Tries what a test has no time or no right for: kills, full disks, no network, another locale, a read-only checkout.
+
+`python -m tests.try_faults` works in a copy of the project, takes about a quarter of an hour on two cores, needs Linux
+and the rights to mount file systems, and writes build/faults.json; given names of faults, it tries those and leaves the
+others there as they are. Every fault meets a preview; the build after it must
+end with the same pages, to the byte, as one that nothing disturbed. Where runs are trained again they must have the
+same bits, but they take another time, which pages show: there the right pages are those of a second build from these
+runs, which nothing disturbs.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from smallcnn import provenance
+from smallcnn.files import write_json
+from smallcnn.paths import ROOT
+from tests.preview import Copy
+
+BUILD = (sys.executable, "scripts/book.py", "--preview")
+KILLS = 20
+LONGEST_SECONDS = 25.0
+SEED = 0
+
+
+class Trial:
+    """A copy of the project, and the pages that an undisturbed build of it has."""
+
+    def __init__(self, folder: Path) -> None:
+        self.copy = Copy(folder)
+        started = time.monotonic()
+        self.copy.build()
+        self.seconds = time.monotonic() - started
+        self.pages = self.copy.files()
+        self.runs = self.trained()
+
+    def trained(self) -> dict[str, tuple[Any, ...]]:
+        """What training gave, by key: histories, predictions and the hash of the weights, but no durations."""
+        records = (json.loads(path.read_text("utf-8")) for path in self.copy.build_folder.glob("runs/*/run.json"))
+        return {of["key"]: (of["history"], of["predicted_classes"], of["weights_sha256"]) for of in records}
+
+    def forget(self, *kept: str) -> None:
+        """Removes what was built, all but the folders `kept`."""
+        for path in self.copy.build_folder.iterdir():
+            if path.is_dir() and path.name not in kept:
+                shutil.rmtree(path)
+
+    def start(self, *before: str, **environment: str) -> subprocess.Popen[str]:
+        """Starts a build in a process group of its own, with a command such as `unshare` before it."""
+        return subprocess.Popen(
+            [*before, *BUILD],
+            cwd=self.copy.folder,
+            env=self.copy.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+
+    def error(self) -> str:
+        """Builds, and returns the line with which that fails."""
+        process = self.start()
+        output = process.communicate()[0]
+        assert process.returncode == 1, output
+        assert "Traceback" not in output, output
+        (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+        return line.replace(str(self.copy.folder), "…")
+
+    def finish(self, *before: str, trained_again: bool = False, **environment: str) -> None:
+        """Builds, and checks runs and pages."""
+        process = self.start(*before, **environment)
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+        assert self.trained() == self.runs
+        pages = self.copy.files()
+        if trained_again:
+            self.forget("runs")
+            self.copy.build()
+            self.pages = self.copy.files()
+        assert pages == self.pages, sorted(name for name in pages if pages[name] != self.pages.get(name))
+
+
+def kill_often(trial: Trial) -> str:
+    generator = random.Random(SEED)
+    trial.forget()
+    whole = 0
+    for number in range(KILLS):
+        process = trial.start()
+        try:
+            output = process.communicate(timeout=generator.uniform(0.5, LONGEST_SECONDS))[0]
+            assert process.returncode == 0, output
+            assert trial.trained() == trial.runs
+            whole += 1
+            trial.forget("runs")  # there must be something left to kill
+        except subprocess.TimeoutExpired:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            for member in family:
+                with suppress(psutil.NoSuchProcess):
+                    member.kill()
+            process.communicate()
+        print(f"kill {number + 1}", flush=True)
+    trial.finish(trained_again=True)
+    after = f"; {whole} builds were done before their moment came and began again" if whole else ""
+    moments = f"{KILLS} moments from 0.5 to {LONGEST_SECONDS:.0f} seconds after the start"
+    end = "the same runs, to the bit, and the same pages"
+    return f"{moments}{after}; every time the next build went on, and the last ended with {end}"
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """Mounts an empty file system of `size` at `folder`; what was there returns afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def full_disk(trial: Trial, name: str, size: str, *kept: str) -> str:
+    trial.forget(*kept)
+    with small_disk(trial.copy.build_folder / name, size):
+        line = trial.error()
+    trial.finish(trained_again=name == "runs")
+    return f"`{line}`; with room again the build gave the same pages"
+
+
+def full_disk_in_training(trial: Trial) -> str:
+    return full_disk(trial, "runs", "100k")
+
+
+def full_disk_while_notebooks_are_saved(trial: Trial) -> str:
+    return full_disk(trial, "notebooks", "100k", "runs")
+
+
+def full_disk_while_pages_are_built(trial: Trial) -> str:
+    return full_disk(trial, "sphinx", "3m", "runs", "notebooks", "results")
+
+
+def read_only(trial: Trial) -> str:
+    trial.forget("runs", "html")
+    folder = trial.copy.folder
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        line = trial.error()
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert trial.copy.files() == trial.pages
+    return f"`{line}`; the pages of before are untouched"
+
+
+def no_network(trial: Trial) -> str:
+    trial.forget("runs")
+    trial.finish("unshare", "--net", "sh", "-c", 'ip link set lo up 2>/dev/null; exec "$@"', "sh")
+    return "the same pages from recorded runs, in a network of its own without any address"
+
+
+def other_locale(trial: Trial) -> str:
+    trial.forget("runs")
+    trial.finish(LC_ALL="C", LANG="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="1", TZ="Pacific/Kiritimati")
+    return "the same pages with `LC_ALL=C`, Python's UTF-8 mode on as `make` sets it, and the time zone of Kiritimati"
+
+
+FAULTS: dict[str, Callable[[Trial], str]] = {
+    "SIGKILL of the whole build at random moments": kill_often,
+    "a full disk in training": full_disk_in_training,
+    "a full disk while executed notebooks are saved": full_disk_while_notebooks_are_saved,
+    "a full disk while the pages are built": full_disk_while_pages_are_built,
+    "a read-only checkout": read_only,
+    "no network when the book is built": no_network,
+    "another locale and time zone": other_locale,
+}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        trial = Trial(Path(folder) / "a path" / "prüfung")
+        print(f"undisturbed: {trial.seconds:.0f} s, {len(trial.pages)} files", flush=True)
+        file = ROOT / "build" / "faults.json"
+        before = json.loads(file.read_text("utf-8"))["outcomes"] if sys.argv[1:] and file.exists() else {}
+        outcomes = {}
+        for fault in sys.argv[1:] or FAULTS:
+            outcomes[fault] = FAULTS[fault](trial)
+            print(f"{fault}: {outcomes[fault]}", flush=True)
+        found = {"machine": provenance.describe("halide"), "undisturbed_seconds": trial.seconds}
+        write_json(file, found | {"outcomes": {fault: (before | outcomes)[fault] for fault in FAULTS}})
+
+
+if __name__ == "__main__":
+    main()

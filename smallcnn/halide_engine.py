@@ -13,7 +13,9 @@ of 8 or 16 images, and a convolution is nothing but "weight × vector" added up,
 channels and taps are added, so that every load feeds several multiply-adds. `_tile` weighs the possible tiles.
 
 **Few passes over memory.** Whatever can be said in one formula is computed in one loop: normalisation, pooling and
-dropout together, bias and ReLU at the end of a convolution, the gradients of all three while they are read.
+dropout together, bias and ReLU at the end of a convolution, the gradients of all three while they are read. The first
+block has the largest maps and the cheapest convolution, so its maps are never kept: whoever needs a few rows of them
+computes these once more (`_activation`).
 
 Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) needs sums over the whole batch. A block of the network
 computes
@@ -21,10 +23,10 @@ computes
     x = max(kernel ∗ input + bias, 0),   x̂ = (x − μ) / √(σ² + ε),   y = γ x̂ + β,   output = dropout(pool(y)).
 
 A training step is three pipelines. `_forward_pipeline` goes from images to the probabilities of the classes, and keeps
-input, x, μ and 1/√(σ² + ε) of every block. `_backward_pipeline` goes back from there to the gradients of all weights; g
-is ∂loss/∂y. `_update_pipeline` then changes the weights. Stages that walk over the images share out the packs among the
-cores. Each pack's sums are kept and then added in the order of the packs, so that the same configuration gives the same
-bits on any number of cores. NumPy is left with gathering the images of a batch.
+input, μ and 1/√(σ² + ε) of every block, and x of all but the first. `_backward_pipeline` goes back from there to the
+gradients of all weights; g is ∂loss/∂y. `_update_pipeline` then changes the weights. Stages that walk over the images
+share out the packs among the cores. Each pack's sums are kept and then added in the order of the packs, so that the
+same configuration gives the same bits on any number of cores. NumPy is left with gathering the images of a batch.
 
 In Halide a `Func` is a formula over coordinates, innermost first, and its schedule says in which loops it is computed.
 """
@@ -51,7 +53,8 @@ BORDER = KERNEL_SIZE - 1
 EPSILON = 1e-3  # of batch normalisation, as in Keras
 MOMENTUM = 0.99  # of its moving statistics
 BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-7
-STRIP_BYTES = 16384
+STRIP_BYTES = 20000
+Loop = tuple[hl.Func, hl.Var]  # a loop of a stage, in which another stage can be computed
 STATE = ("weights", "moving", "first_moment", "second_moment")  # vectors that an epoch starts from
 
 lane, column, row, channel, pack = (hl.Var(name) for name in ("lane", "column", "row", "channel", "pack"))
@@ -82,6 +85,11 @@ class Block:
     output_size: int
     pooled: bool
     dropout: float
+
+    @property
+    def keeps_activation(self) -> bool:
+        """Whether x is computed once and kept; in the first block nine multiply-adds are quicker than memory."""
+        return self.number > 1
 
     def name(self, array: str) -> str:
         """Names an array of the block, as weights are named."""
@@ -204,6 +212,7 @@ def describe_arrays(blocks: Sequence[Block], packs: int, is_dense: bool) -> dict
             "mean": of_channels,
             "variance": of_channels,
             "inverse": of_channels,
+            "positive": of_channels,
             "normalisation": Shape((block.filters, 2)),
             "output": output,
             "output_gradient": output,
@@ -268,14 +277,14 @@ def _convolve(
     finish: Callable[[hl.Expr], hl.Expr],
     sizes: tuple[int, int, int],
 ) -> hl.Func:
-    """Convolves maps with 3×3 weights.
+    """Convolves maps with 3×3 weights; where that is computed is left to the caller.
 
     Args:
         result: the stage to define.
         maps: `[pack, channel, row, column, lane]`.
         weight: gives the weight of (filter, channel, tap's column, tap's row).
         finish: makes an output from a finished sum.
-        sizes: channels of the input, filters, rows (and columns) of the output.
+        sizes: channels of the input, filters that are computed together, rows (and columns) of the output.
     """
     channels, filters, size = sizes
     tile_filters, tile_columns = _tile(filters, size)
@@ -286,10 +295,10 @@ def _convolve(
     result[MAPS] = finish(total[MAPS])
 
     outer_channel, outer_column = hl.Var("outer_channel"), hl.Var("outer_column")
-    result.compute_root().split(channel, outer_channel, channel, tile_filters, hl.TailStrategy.ShiftInwards)
+    result.split(channel, outer_channel, channel, tile_filters, hl.TailStrategy.ShiftInwards)
     result.split(column, outer_column, column, tile_columns, hl.TailStrategy.ShiftInwards)
     result.reorder(lane, channel, column, outer_channel, outer_column, row, pack)
-    result.vectorize(lane, LANES).unroll(channel).unroll(column).parallel(pack)
+    result.vectorize(lane, LANES).unroll(channel).unroll(column)
     total.compute_at(result, outer_channel).reorder(*MAPS).vectorize(lane, LANES).unroll(channel).unroll(column)
     sums = total.update().reorder(lane, channel, column, tap.x, tap.y, tap.z, row, pack)
     sums.vectorize(lane, LANES).unroll(channel).unroll(column).unroll(tap.x).unroll(tap.y)
@@ -311,7 +320,8 @@ def _tile(filters: int, columns: int) -> tuple[int, int]:
         of_a_tile = max(accumulators / 2, (tile_columns * vectors + tile_filters) / 2, 4)
         return of_a_tile * -(-filters // tile_filters) * -(-columns // tile_columns)
 
-    tiles = [(f, c) for f in range(1, filters + 1) for c in range(1, columns + 1) if f * c * vectors <= registers - 4]
+    room = registers * 3 // 4  # the others hold what is multiplied
+    tiles = [(f, c) for f in range(1, filters + 1) for c in range(1, columns + 1) if f * c * vectors <= room]
     return min(tiles, key=cycles)
 
 
@@ -322,24 +332,45 @@ def _registers() -> tuple[int, int]:
     return (16 if target.arch == hl.TargetArch.X86 and width < 16 else 32), width
 
 
-def _channel_sums(result: hl.Func, first: hl.Func, second: hl.Func, size: int, lane_mask: hl.ImageParam) -> hl.Func:
-    """Sums two functions of a pixel over the pixels and images of a pack, as `result`: `[pack, channel, 2]`."""
-    pixel = hl.RDom([(0, size), (0, size)], "pixel")
+def _channel_sums(result: hl.Func, values: Sequence[hl.Func], block: Block, size: int, stages: Stages) -> Loop:
+    """Sums functions of a pixel over the pixels and images of a pack, as `result`: `[pack, channel, value]`.
+
+    Returns:
+        The loop in which a row of a few channels is summed, for what is to be computed on the way.
+    """
+    pixel = hl.RDom([(0, size)], "pixel")
+    all_rows = hl.RDom([(0, size)], "all_rows")
     image = hl.RDom([(0, LANES)], "image")
-    by_lane = hl.Func(f"{result.name()}_by_lane")
-    at = (lane, pixel.x, pixel.y, channel, pack)
-    by_lane[lane, channel, pack] = (hl.f32(0), hl.f32(0))
-    so_far = by_lane[lane, channel, pack]
-    by_lane[lane, channel, pack] = (so_far[0] + first[at], so_far[1] + second[at])
+    in_row, by_lane = (hl.Func(f"{result.name()}_{part}") for part in ("in_row", "by_lane"))
+    zeros = (hl.f32(0),) * len(values)
+    in_row[lane, channel, row, pack] = zeros
+    so_far = in_row[lane, channel, row, pack]
+    in_row[lane, channel, row, pack] = tuple(
+        so_far[i] + value[lane, pixel.x, row, channel, pack] for i, value in enumerate(values)
+    )
+    by_lane[lane, channel, pack] = zeros
+    so_far, of_row = by_lane[lane, channel, pack], in_row[lane, channel, all_rows.x, pack]
+    by_lane[lane, channel, pack] = tuple(so_far[i] + of_row[i] for i in range(len(values)))
     of_image = by_lane[image.x, channel, pack]
     result[which, channel, pack] = hl.f32(0)
-    result[which, channel, pack] += lane_mask[image.x, pack] * hl.select(which == 0, of_image[0], of_image[1])
+    result[which, channel, pack] += stages["lane_mask"][image.x, pack] * hl.mux(
+        which, [of_image[i] for i in range(len(values))]
+    )
 
-    result.compute_root().unroll(which, 2)
-    result.update().reorder(which, image.x, channel, pack).unroll(which, 2).parallel(pack)
-    by_lane.compute_at(result, channel).vectorize(lane, LANES)
-    by_lane.update().reorder(lane, pixel.x, pixel.y, channel, pack).vectorize(lane, LANES)
-    return result
+    outer_channel, group = hl.Var("outer_channel"), _channel_group(block.filters)
+    result.compute_root().unroll(which, len(values))
+    result.update().reorder(which, image.x, channel, pack).unroll(which, len(values)).parallel(pack)
+    by_lane.compute_at(result, pack).vectorize(lane, LANES)
+    sums = by_lane.update().split(channel, outer_channel, channel, group)
+    sums.reorder(lane, channel, outer_channel, all_rows.x, pack).vectorize(lane, LANES).unroll(channel)
+    in_row.compute_at(by_lane, outer_channel).vectorize(lane, LANES).unroll(channel)
+    in_row.update().reorder(lane, channel, pixel.x, row, pack).vectorize(lane, LANES).unroll(channel)
+    return by_lane, outer_channel
+
+
+def _channel_group(filters: int) -> int:
+    """The channels that are worked on at a time where every one is a sum or a map of its own."""
+    return next(group for group in (4, 2, 1) if filters % group == 0)
 
 
 def _sum_over_packs(by_pack: hl.Func, packs: int, *at: Any) -> hl.Expr:
@@ -353,20 +384,24 @@ def _set_statistics(block: Block, batch_size: int, stages: Stages) -> None:
     Then, from these in training and from the moving ones otherwise, 1/√(σ² + ε), and y = γ x̂ + β as one multiply-add of
     x: "normalisation" holds its factor and its summand for each channel. Both are divided by what dropout leaves.
     """
-    activation, square = stages[block.name("activation")], hl.Func("square")
+    activation, square, is_positive = _activation(block, stages), hl.Func("square"), hl.Func("is_positive")
     square[MAPS] = activation[MAPS] * activation[MAPS]
-    sums = _channel_sums(block.stage("activation_sums"), activation, square, block.size, stages["lane_mask"])
+    is_positive[MAPS] = hl.select(activation[MAPS] > 0.0, hl.f32(1), hl.f32(0))
+    sums = block.stage("activation_sums")
+    loop = _channel_sums(sums, [activation, square, is_positive], block, block.size, stages)
+    _compute_in(loop, block, activation)
     packs, count = -(-batch_size // LANES), batch_size * block.size**2
     moments = hl.Func("moments")  # in double precision, because the variance is a small difference
     first, second = (_sum_over_packs(_doubled(sums), packs, which, channel) / hl.f64(count) for which in range(2))
     moments[channel] = (first, hl.max(second - first * first, hl.f64(0)))
     moments.compute_root()
-    mean, variance, inverse, normalisation = (
-        hl.Func(name) for name in ("mean", "variance", "inverse", "normalisation")
-    )
+    names = ("mean", "variance", "positive", "inverse", "normalisation")
+    mean, variance, positive, inverse, normalisation = (hl.Func(name) for name in names)
     mean[channel] = hl.f32(moments[channel][0])
     variance[channel] = hl.f32(moments[channel][1] * hl.f64(count / max(count - 1, 1)))
-    stages[block.name("mean")], stages[block.name("variance")] = mean.compute_root(), variance.compute_root()
+    positive[channel] = hl.f32(_sum_over_packs(_doubled(sums), packs, 2, channel))
+    for name, stage in {"mean": mean, "variance": variance, "positive": positive}.items():
+        stages[block.name(name)] = stage.compute_root()
 
     training = stages["training"][0] != 0
     used = hl.select(training, moments[channel][1], hl.f64(stages[block.name("moving_variance")][channel]))
@@ -387,9 +422,9 @@ def _doubled(stage: hl.Func) -> hl.Func:
     return doubled
 
 
-def _normalised(block: Block, stages: Stages) -> Callable[..., hl.Expr]:
+def _normalised(block: Block, activation: Any, stages: Stages) -> Callable[..., hl.Expr]:
     """y = γ x̂ + β for (lane, column, row, channel, pack), divided by what dropout leaves."""
-    activation, normalisation = stages[block.name("activation")], stages[block.name("normalisation")]
+    normalisation = stages[block.name("normalisation")]
     return lambda i, x, y, c, p: normalisation[0, c] * activation[i, x, y, c, p] + normalisation[1, c]
 
 
@@ -400,14 +435,21 @@ def _window(at_column: Any, at_row: Any) -> list[tuple[Any, Any]]:
 
 def _output(block: Block, stages: Stages) -> hl.Func:
     """The output of a block: normalised, pooled, with dropout."""
-    normalised = _normalised(block, stages)
+    activation = _activation(block, stages)
+    normalised = _normalised(block, activation, stages)
     value = normalised(*MAPS)
     if block.pooled:
         value = hl.max(*(normalised(lane, x, y, channel, pack) for x, y in _window(column, row)))
     dropped = _drop(block, value, stages)
     output = block.stage("output")
     output[MAPS] = hl.select(stages["training"][0] != 0, dropped, value) if block.dropout else value
-    return _vector_by_vector(output)
+    _vector_by_vector(output)
+    if not block.keeps_activation:
+        outer_channel = hl.Var("outer_channel")
+        output.split(channel, outer_channel, channel, _channel_group(block.filters))
+        output.reorder(lane, column, channel, outer_channel, row, pack)
+        _compute_in((output, outer_channel), block, activation)
+    return output
 
 
 def _drop(block: Block, value: hl.Expr, stages: Stages) -> hl.Expr:
@@ -513,20 +555,24 @@ def _set_dense_gradients(block: Block, packs: int, stages: Stages) -> None:
 
 
 def _gradient_sums(block: Block, stages: Stages) -> hl.Func:
-    """Σg and Σg·(x − μ) of each channel and pack; in a pooled map only the maxima have a gradient."""
-    activation, mean = stages[block.name("activation")], stages[block.name("mean")]
+    """Σg, Σg·(x − μ) and Σg where x > 0, of each channel and pack; in a pooled map only the maxima have a gradient."""
+    activation, mean = _activation(block, stages), stages[block.name("mean")]
     x = activation[MAPS]
     if block.pooled:
         window = [(lane, x, y, channel, pack) for x, y in _window(column, row)]
-        normalised = _normalised(block, stages)
+        normalised = _normalised(block, activation, stages)
         is_first = _first_maximum([normalised(*at) for at in window])
-        x = activation[window[3]]
+        x = hl.f32(activation[window[3]])
         for at, here in zip(window[:3], is_first[:3], strict=True):
-            x = hl.select(here, activation[at], x)
-    gradient, with_x = hl.Func("gradient"), hl.Func("gradient_with_x")
+            x = hl.select(here, hl.f32(activation[at]), x)
+    gradient, with_x, of_positive = (hl.Func(f"gradient{of}") for of in ("", "_with_x", "_of_positive"))
     gradient[MAPS] = _drop(block, stages[block.name("output_gradient")][MAPS], stages)
     with_x[MAPS] = gradient[MAPS] * (x - mean[channel])
-    return _channel_sums(block.stage("gradient_sums"), gradient, with_x, block.output_size, stages["lane_mask"])
+    of_positive[MAPS] = hl.select(x > 0.0, gradient[MAPS], 0.0)
+    sums = block.stage("gradient_sums")
+    loop = _channel_sums(sums, [gradient, with_x, of_positive], block, block.output_size, stages)
+    _compute_in(loop, block, activation)
+    return sums
 
 
 def _first_maximum(values: Sequence[hl.Expr]) -> list[hl.Expr]:
@@ -542,14 +588,15 @@ def _first_maximum(values: Sequence[hl.Expr]) -> list[hl.Expr]:
 
 
 def _set_normalisation_gradients(block: Block, batch_size: int, stages: Stages) -> hl.Func:
-    """The gradients of γ and β; returns what ∂loss/∂x is made of.
+    """The gradients of γ, β and bias; returns what ∂loss/∂x is made of.
 
     With means of g and of g·x̂ over the batch, ∂loss/∂x = γ/√(σ² + ε) · (g − mean(g) − x̂ · mean(g·x̂)). This is linear
-    in g and in x: the factors of g and x, and the summand, for each channel.
+    in g and in x: the factors of g and x, and the summand, for each channel. The gradient of the bias is the sum of
+    ∂loss/∂x where x > 0, so it follows from the sums of g, x and 1 there.
     """
     sums = _gradient_sums(block, stages)
     packs, count = -(-batch_size // LANES), batch_size * block.size**2
-    of_sums = [hl.f32(_sum_over_packs(_doubled(sums), packs, which, channel)) for which in range(2)]
+    of_sums = [hl.f32(_sum_over_packs(_doubled(sums), packs, which, channel)) for which in range(3)]
     kept, inverse = hl.f32(1 - block.dropout), stages[block.name("inverse")][channel]
     beta_gradient, gamma_gradient, coefficients = hl.Func("beta"), hl.Func("gamma"), hl.Func("coefficients")
     beta_gradient[channel] = of_sums[0] / kept
@@ -560,6 +607,13 @@ def _set_normalisation_gradients(block: Block, batch_size: int, stages: Stages) 
     of_x = -scale * inverse * gamma_gradient[channel] / hl.f32(count)
     summand = -scale * beta_gradient[channel] / hl.f32(count) - of_x * stages[block.name("mean")][channel]
     coefficients[channel] = (scale / kept, of_x, summand)
+    mean, positive = (stages[block.name(name)][channel] for name in ("mean", "positive"))
+    sums_of_positive = (of_sums[2], mean * hl.f32(count), positive)
+    bias_gradient = hl.Func("bias_gradient")
+    bias_gradient[channel] = hl.f32(
+        reduce(add, (hl.f64(coefficients[channel][i]) * hl.f64(of) for i, of in enumerate(sums_of_positive)))
+    )
+    stages[block.name("bias_gradient")] = bias_gradient.compute_root()
     return coefficients.compute_root()
 
 
@@ -570,19 +624,25 @@ def _convolution_gradient(block: Block, coefficients: hl.Func, stages: Stages) -
     """
     output_gradient, inside, result = hl.Func("dropped"), hl.Func("inside"), block.stage("convolution_gradient")
     output_gradient[MAPS] = _drop(block, stages[block.name("output_gradient")][MAPS], stages)
-    g = _unpool(block, output_gradient, _normalised(block, stages)) if block.pooled else output_gradient[MAPS]
-    x, factors = stages[block.name("activation")][MAPS], coefficients[channel]
+    activation = _activation(block, stages)
+    normalised = _normalised(block, activation, stages)
+    g = _unpool(block, output_gradient, normalised) if block.pooled else output_gradient[MAPS]
+    x, factors = activation[MAPS], coefficients[channel]
     value = factors[0] * g + (factors[1] * x + factors[2])
     inside[MAPS] = hl.select(x > 0.0, value * stages["lane_mask"][lane, pack], 0.0)
     everywhere, inner = hl.Range(), hl.Range(0, block.size)
     bounds = [everywhere, inner, inner, everywhere, everywhere]
-    result[MAPS] = hl.BoundaryConditions.constant_exterior(inside, 0.0, bounds)[MAPS]
+    bordered = hl.BoundaryConditions.constant_exterior(inside, 0.0, bounds)
+    result[MAPS] = bordered[MAPS] if block.keeps_activation else inside[MAPS]
 
-    _vector_by_vector(result)
+    outer_channel = hl.Var("outer_channel")
+    result.split(channel, outer_channel, channel, _channel_group(block.filters)).vectorize(lane, LANES)
     if block.pooled:
         outer_column, outer_row = hl.Var("outer_column"), hl.Var("outer_row")
         result.split(column, outer_column, column, 2).split(row, outer_row, row, 2)
-        result.reorder(lane, column, row, outer_column, outer_row, channel, pack).unroll(column).unroll(row)
+        result.reorder(lane, column, row, outer_column, outer_row, channel, outer_channel, pack)
+        result.unroll(column).unroll(row)
+    _compute_in((result, outer_channel), block, activation)
     return result
 
 
@@ -598,29 +658,13 @@ def _unpool(block: Block, output_gradient: hl.Func, normalised: Callable[..., hl
     return hl.select(here, output_gradient[lane, x // 2, y // 2, channel, pack], 0.0)
 
 
-def _bias_gradient(block: Block, packs: int, stages: Stages) -> hl.Func:
-    """The gradient of the bias: a sum over pixels and lanes, of which ghosts are zero."""
-    pixel = hl.RDom([(0, block.size), (0, block.size)], "pixel")
-    image = hl.RDom([(0, LANES)], "image")
-    by_lane, by_pack, result = (block.stage("bias_gradient", part) for part in ("by_lane", "by_pack", ""))
-    by_lane[lane, channel, pack] = hl.f32(0)
-    by_lane[lane, channel, pack] += stages[block.name("convolution_gradient")][lane, pixel.x, pixel.y, channel, pack]
-    by_pack[channel, pack] = hl.f32(0)
-    by_pack[channel, pack] += by_lane[image.x, channel, pack]
-    result[channel] = _sum_over_packs(by_pack, packs, channel)
-    by_pack.compute_root().update().parallel(pack)
-    by_lane.compute_at(by_pack, channel).vectorize(lane, LANES)
-    by_lane.update().reorder(lane, pixel.x, pixel.y, channel, pack).vectorize(lane, LANES)
-    return result.compute_root()
-
-
-def _kernel_gradient(block: Block, packs: int, stages: Stages) -> hl.Func:
+def _kernel_gradient(block: Block, packs: int, gradient: hl.Func, stages: Stages) -> hl.Func:
     """The gradient of the kernel: Σ input × gradient over images and pixels.
 
     The three taps of a row and a few filters are summed in registers, over a strip of rows that is small enough for
     the first-level cache; strips, lanes and packs are added after.
     """
-    maps, gradient = stages[block.input], stages[block.name("convolution_gradient")]
+    maps = stages[block.input]
     group, width = _filter_group(block.filters)
     rows = _strip_rows(block)
     pixel = hl.RDom([(0, LANES // width), (0, block.size), (0, rows)], "pixel")
@@ -655,6 +699,8 @@ def _kernel_gradient(block: Block, packs: int, stages: Stages) -> hl.Func:
     sums = in_strip.update()
     sums.reorder(lane, tap_column, number, pixel.x, pixel.y, pixel.z, tap_row, channel, of_strip, pack)
     sums.vectorize(lane, width).unroll(tap_column).unroll(number)
+    if not block.keeps_activation:
+        gradient.compute_at(by_lane, outer_number)
     return result
 
 
@@ -694,18 +740,31 @@ def _input_gradient(block: Block, stages: Stages) -> hl.Func:
         return kernel[of_filter, of_channel, BORDER - x, BORDER - y]
 
     result = block.stage("input_gradient")
-    return _convolve(result, shifted, weight, lambda total: total, (block.filters, block.channels, block.input_size))
+    sizes = (block.filters, block.channels, block.input_size)
+    return _convolve(result, shifted, weight, lambda total: total, sizes).compute_root().parallel(pack)
 
 
-def _activation(block: Block, stages: Stages) -> hl.Func:
+def _activation(block: Block, stages: Stages) -> Any:
+    """x of a block: what is kept of it, or the convolution once more, for `_compute_in` to place."""
+    return stages[block.name("activation")] if block.keeps_activation else _convolution(block, stages)
+
+
+def _compute_in(loop: Loop, block: Block, activation: Any) -> None:
+    """Computes an activation that is not kept in the loop that needs it."""
+    if not block.keeps_activation:
+        activation.compute_at(*loop)
+
+
+def _convolution(block: Block, stages: Stages) -> hl.Func:
     """The convolution with bias, and ReLU."""
     kernel, bias = stages[block.name("kernel")], stages[block.name("bias")]
+    filters = block.filters if block.keeps_activation else _channel_group(block.filters)
     return _convolve(
         block.stage("activation"),
         stages[block.input],
         lambda of_filter, of_channel, x, y: kernel[of_filter, of_channel, x, y],
         lambda total: hl.max(total + bias[channel], 0.0),
-        (block.channels, block.filters, block.size),
+        (block.channels, filters, block.size),
     )
 
 
@@ -716,7 +775,8 @@ def _forward_pipeline(blocks: Sequence[Block], batch_size: int, stages: Stages) 
     """From images to the probabilities of the classes."""
     stages[blocks[0].input] = _read_images(stages["images"])
     for block in blocks:
-        stages[block.name("activation")] = _activation(block, stages)
+        if block.keeps_activation:
+            stages[block.name("activation")] = _convolution(block, stages).compute_root().parallel(pack)
         _set_statistics(block, batch_size, stages)
         stages[block.name("output")] = _output(block, stages)
     stages["probabilities"] = _probabilities(blocks[-1], stages)
@@ -732,9 +792,10 @@ def _backward_pipeline(blocks: Sequence[Block], batch_size: int, is_dense: bool,
     stages[last.name("output_gradient")] = _output_gradient(stages["dense/kernel"], stages["score_gradient"])
     for block, previous in zip(reversed(blocks), [*reversed(blocks[:-1]), None], strict=True):
         coefficients = _set_normalisation_gradients(block, batch_size, stages)
-        stages[block.name("convolution_gradient")] = _convolution_gradient(block, coefficients, stages)
-        stages[block.name("bias_gradient")] = _bias_gradient(block, packs, stages)
-        stages[block.name("kernel_gradient")] = _kernel_gradient(block, packs, stages)
+        gradient = _convolution_gradient(block, coefficients, stages)
+        if block.keeps_activation:
+            stages[block.name("convolution_gradient")] = gradient.compute_root().parallel(pack)
+        stages[block.name("kernel_gradient")] = _kernel_gradient(block, packs, gradient, stages)
         if previous is not None:
             stages[previous.name("output_gradient")] = _input_gradient(block, stages)
 

@@ -64,10 +64,8 @@ lint: $(READY)
 	@$(PYTHON) -m ruff check $(CODE)
 
 ## Serves the book on this machine, at port 8000 or at PORT=.
-serve:
-	@if [ ! -f build/html/index.html ]; then echo "There is no book in build/html yet: run 'make book' first." >&2; exit 1; fi
-	@echo "The book is at http://127.0.0.1:$$PORT/ until you press Ctrl-C."
-	@$(PYTHON) -m http.server --bind 127.0.0.1 --directory build/html "$$PORT"
+serve: $(READY)
+	@$(PYTHON) scripts/serve.py
 
 ## Resolves requirements.in into requirements.txt, keeping pinned versions that still fit.
 lock:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from smallcnn.benchmark import APPROACHES, measure_all
-from smallcnn.commands import say
-from smallcnn.data import load_mnist
-from smallcnn.files import write_json
+import sys
+
+from smallcnn.commands import run, say
 from smallcnn.paths import ROOT
 
-if __name__ == "__main__":
+
+def main() -> None:
+    from smallcnn.benchmark import APPROACHES, measure_all
+    from smallcnn.data import load_mnist
+    from smallcnn.files import write_json
+
     load_mnist()
     result = measure_all(say)
     for approach in APPROACHES:
@@ -19,3 +23,7 @@ if __name__ == "__main__":
             print(f"  {name:40} {ratio:5.2f}")
     write_json(ROOT / "build" / "benchmark.json", result)
     print(f"\n{ROOT / 'build' / 'benchmark.json'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -20,7 +20,9 @@ def main() -> None:
         )
     sweep = sweeps.parse_sweep(chapter, grid, os.environ.get("PARAMS", ""))
     from smallcnn import figures, pool  # here: an error must not wait for them
-    from smallcnn.files import write_text
+
+    pool.scheduler_address()  # refused here, before anything starts
+    from smallcnn.files import replacing, write_text
     from smallcnn.runs import get_runs, is_recorded
 
     folder = ROOT / "build" / "sweeps"
@@ -42,7 +44,8 @@ def main() -> None:
             write_text(folder / f"{sweep.name}.csv", text)
             write_text(folder / f"{sweep.name}.md", sweeps.sweep_table(axes, points))
             figures.use_book_style()
-            (folder / f"{sweep.name}.svg").write_bytes(figures.to_svg(figures.sweep_points(axes, points)))
+            with replacing(folder / f"{sweep.name}.svg") as temporary:
+                temporary.write_bytes(figures.to_svg(figures.sweep_points(axes, points)))
             say(sweeps.sweep_table(axes, points))
             say(f"{folder / sweep.name}.csv, .md and .svg")
 

@@ -5,7 +5,7 @@ its share of the test pass, over several rounds, so that whatever else the machi
 fifth once more goes before, unmeasured, because a system may leave threads that just woke on one core for a while. Only
 the article's way measures whole epochs, with nothing before: the tuning of tf.data wakes at intervals that double, and
 an epoch does not end before it has woken (about 10, 20 or 41 seconds after the start), so that a fifth says nothing of
-the whole.
+the whole. The pool is the real one: Dask's workers train a run on every core, for a few epochs.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn import data, provenance
+from smallcnn import data, pool, provenance
 from smallcnn.chapters import check_parameters, training_configs
 from smallcnn.models import Architecture, build_model, count_multiply_adds, initial_weights, layers
-from smallcnn.paths import ROOT
+from smallcnn.paths import ROOT, changed_environment
 from smallcnn.training import Report, TrainingConfig, create_engine, data_order, is_available, train
 
 APPROACHES = ("approach_1", "approach_2", "approach_3")
 SHARE = 5  # of an epoch is what is measured at a time, and then multiplied
 ROUNDS = 5
+POOL_EPOCHS = 4
 PROFILED_STEPS = 240
 RATIOS = {
     "article_over_halide_all_cores": ("article", "halide_all_cores"),
@@ -51,24 +52,21 @@ def measure_all(report: Report = print, rounds: int = ROUNDS) -> dict[str, Any]:
     `seconds_per_epoch` has for each approach and way the median, minimum and maximum over the rounds; `ratios` are
     quotients of medians; `halide` tells more of the fast engine.
     """
-    cores = len(_cores())
     ways = [way for way in WAYS if _is_installed(way)]
     for way in WAYS.keys() - set(ways):
         report(f"{way} is left out, because its package is not installed here")
-    halide = {approach: describe_halide(approach) for approach in APPROACHES} if "halide_one_core" in ways else {}
+    has_halide = "halide_one_core" in ways
+    halide = {approach: describe_halide(approach) for approach in APPROACHES} if has_halide else {}
     children = {way: Child(way) for way in ways}
-    pool = [Child("halide_one_core", core) for core in _cores()] if "halide_one_core" in ways else []
     seconds: dict[str, dict[str, list[float]]] = {approach: {} for approach in APPROACHES}
     for number in range(rounds):
         for approach in APPROACHES:
             for way, child in children.items():
                 seconds[approach].setdefault(way, []).append(child.measure(approach))
-            if pool:
-                together = [child.start(approach) for child in pool]
-                elapsed = max(result() for result in together)
-                seconds[approach].setdefault("pool_all_cores", []).append(elapsed / cores)
+            if has_halide:
+                seconds[approach].setdefault("pool_all_cores", []).append(measure_pool(approach))
         report(f"round {number + 1} of {rounds} is done")
-    for child in (*children.values(), *pool):
+    for child in children.values():
         child.stop()
     medians = {approach: {way: median(values) for way, values in of.items()} for approach, of in seconds.items()}
     return {
@@ -84,6 +82,17 @@ def measure_all(report: Report = print, rounds: int = ROUNDS) -> dict[str, Any]:
         },
         "halide": halide,
     }
+
+
+def measure_pool(approach: str) -> float:
+    """Trains a run on every core by the pool; returns elapsed seconds for each epoch that all of it finishes."""
+    cores = len(_cores())
+    config = dataclasses.replace(_config(approach), engine="halide", epochs=POOL_EPOCHS)
+    configs = [dataclasses.replace(config, seed=seed) for seed in range(cores)]
+    with changed_environment({"DASK_SCHEDULER_ADDRESS": ""}):
+        runs = list(pool.compute(configs, {}, lambda line: None))
+    # In the first epoch of one run, and in the last, another may not have begun yet or be over.
+    return median(seconds for run in runs for seconds in run.epoch_seconds[1:-1]) / cores
 
 
 def describe_halide(approach: str) -> dict[str, Any]:
@@ -151,15 +160,14 @@ def _config(approach: str) -> TrainingConfig:
 
 
 class Child:
-    """A process that measures one way, on a given core or wherever the system puts it."""
+    """A process that measures one way."""
 
-    def __init__(self, way: str, core: int | None = None) -> None:
-        command = [sys.executable, "-m", "smallcnn.benchmark", way, *([] if core is None else [str(core)])]
+    def __init__(self, way: str) -> None:
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
         environment["HL_NUM_THREADS"] = str(len(_cores())) if way.endswith("all_cores") else "1"
         self._way = way
         self._process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "smallcnn.benchmark", way],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -167,26 +175,19 @@ class Child:
             text=True,
         )
 
-    def start(self, approach: str) -> Callable[[], float]:
-        """Starts a measurement; what is returned waits for it and gives its seconds an epoch."""
-        self._process.stdin.write(f"{approach}\n")
-        self._process.stdin.flush()
-        return self._result
-
     def measure(self, approach: str) -> float:
         """Measures, and returns seconds an epoch."""
-        return self.start(approach)()
+        self._process.stdin.write(f"{approach}\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process that measures {self._way} ended early")
+        return float(line)
 
     def stop(self) -> None:
         """Ends the process."""
         self._process.stdin.close()
         self._process.wait()
-
-    def _result(self) -> float:
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the process that measures {self._way} ended early")
-        return float(line)
 
 
 def _run_child(*arguments: str, **environment: str) -> str:
@@ -200,10 +201,8 @@ def _run_child(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def _measure_on_request(way: str, core: int | None) -> None:
+def _measure_on_request(way: str) -> None:
     """What a child does at each request: run once to warm up, then measure."""
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
     prepared: dict[str, Measure] = {}
     output = os.dup(1)
     os.dup2(2, 1)  # what libraries print does not belong between the results
@@ -411,4 +410,4 @@ if __name__ == "__main__":
     elif task == "profile":
         _profile(*rest)
     else:
-        _measure_on_request(task, int(rest[0]) if rest else None)
+        _measure_on_request(task)

@@ -18,6 +18,7 @@ from smallcnn.parameters import ParameterError, check_types, read_parameters
 from smallcnn.paths import build_folder
 from smallcnn.pruning import pruned_fractions, round_configs, surviving_counts
 from smallcnn.runs import is_recorded
+from smallcnn.statistics import accuracy_of_other_half
 from smallcnn.training import ENGINES, TrainingConfig, TrainingRun, is_available
 
 # The chapters that are notebooks, in the book's order, each with those whose results it reads.
@@ -203,6 +204,7 @@ def run_summary(run: TrainingRun) -> dict[str, Any]:
         "key": run.config.key,
         "best_test_accuracy": run.best_test_accuracy,
         "final_test_accuracy": run.final_test_accuracy,
+        "other_half_accuracy": accuracy_of_other_half(run),
         "epochs_run": run.epochs_run,
         "seconds": run.seconds,
     }

@@ -6,6 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+LONGEST_QUOTE = 60
+
+
+def quote(value: Any) -> str:
+    """Shows a value in an error, on one line and not too long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
     """Returns `value` if it is a whole number from `minimum` to `maximum`, else raises TypeError or ValueError."""
@@ -44,5 +52,5 @@ def check_fraction(name: str, value: Any, *, above_zero: bool = False, below_one
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """Returns `value` if it is one of `choices`, else raises ValueError."""
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        raise ValueError(f"{name} is {quote(value)}; expected one of {', '.join(choices)}")
     return value

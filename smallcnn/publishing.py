@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import nbformat
@@ -29,7 +30,9 @@ from smallcnn.chapters import CHAPTERS, chapter_configs, check_parameters
 from smallcnn.commands import CommandError, say
 from smallcnn.data import load_mnist
 from smallcnn.files import replacing, write_json, write_text
+from smallcnn.parameters import ParameterError
 from smallcnn.paths import BOOK, ROOT, changed_environment
+from smallcnn.pool import scheduler_address
 from smallcnn.runs import get_runs
 
 Changes = Mapping[str, Any]
@@ -98,7 +101,7 @@ def publish(edition: Edition) -> Path:
         ParameterError: if the edition's parameters are wrong.
     """
     parameters = {chapter: check_parameters(chapter, edition.changes.get(chapter, {})) for chapter in CHAPTERS}
-    cell_seconds()  # refused here, before anything starts
+    cell_seconds(), scheduler_address()  # refused here, before anything starts
     with _only_one(edition.folder), _environment(edition):
         load_mnist()  # fetched once, here, before several chapters want it
         get_runs([config for values in parameters.values() for config in chapter_configs(values)], say)
@@ -135,7 +138,7 @@ def _execute_chapters(edition: Edition) -> None:
     waiting = dict(CHAPTERS)
     done: set[str] = set()
     running: dict[Future[None], str] = {}
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _end_with_parent, (os.getpid(),)) as pool:
         while waiting or running:
             for chapter in [name for name, reads in waiting.items() if done.issuperset(reads)]:
                 del waiting[chapter]
@@ -148,6 +151,17 @@ def _execute_chapters(edition: Edition) -> None:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     future.result()
                     done.add(running.pop(future))
+
+
+def _end_with_parent(parent: int) -> None:
+    """Makes this process end soon after `parent`, however that ends; kernels do the same when this process ends."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _execute(edition: Edition, chapter: str) -> None:
@@ -237,10 +251,13 @@ def _stamp_file(edition: Edition, chapter: str) -> Path:
 
 
 def _stamp(edition: Edition, chapter: str) -> dict[str, Any]:
+    """What `_execute` noted; nothing where that is missing, damaged, or of parameters that there are no more."""
     try:
-        return json.loads(_stamp_file(edition, chapter).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        stamp = json.loads(_stamp_file(edition, chapter).read_text(encoding="utf-8"))
+        check_parameters(chapter, stamp["changes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ParameterError):
         return {}
+    return stamp
 
 
 def _is_current(edition: Edition, chapter: str) -> bool:
@@ -343,6 +360,7 @@ def _build_html(edition: Edition) -> None:
         # A killed build may have left half a page, a changed table of contents old sidebars; Sphinx goes by the clock,
         # and takes new text for old if that was set back.
         command.append("--all")
+        shutil.rmtree(_built(edition), ignore_errors=True)  # Sphinx never removes a page
     marker.unlink(missing_ok=True)
     say("building the pages")
     with log.open("w", encoding="utf-8") as file:

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -82,7 +81,7 @@ def load_run(config: TrainingConfig, records: Path | None = None) -> TrainingRun
         return None
     try:
         run = _read(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file makes its readers fail in any way
         raise DamagedRun(f"the recorded run {folder.name} is damaged ({error})") from error
     if run.config != config:
         raise DamagedRun(f"the recorded run {folder.name} is of another configuration")
@@ -106,7 +105,9 @@ def save_run(run: TrainingRun) -> Path:
         (temporary / "weights.npz").write_bytes(weights.getvalue())
         fields = {**_fields(run), "weights_sha256": hashlib.sha256(weights.getvalue()).hexdigest()}
         (temporary / "run.json").write_text(_to_json({**fields, "sha256": _checksum(fields)}), encoding="utf-8")
-        if folder.exists():
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        elif folder.exists():
             shutil.rmtree(folder)
         os.replace(temporary, folder)
     finally:
@@ -127,7 +128,7 @@ def _parents_first(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
 
 def _compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], report: Report) -> None:
     """Trains `missing`, parents first, records each and adds it to `finished`."""
-    alone = len(missing) == 1 and missing[0].engine == "halide" and "DASK_SCHEDULER_ADDRESS" not in os.environ
+    alone = len(missing) == 1 and missing[0].engine == "halide" and pool.scheduler_address() is None
     runs = [_train_here(missing[0], finished, report)] if alone else pool.compute(missing, finished, report)
     for run in runs:
         save_run(run)
@@ -169,7 +170,7 @@ def _load_unfinished(config: TrainingConfig) -> Unfinished | None:
             part, array = name.split(" ")
             parts[part][array] = arrays[name]
         return Unfinished(**fields, **parts, predicted_classes=arrays["predicted_classes"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except Exception:  # noqa: BLE001 - a damaged file makes its readers fail in any way
         return None
 
 
@@ -219,7 +220,7 @@ def _read(folder: Path) -> TrainingRun:
     if {name: array.shape for name, array in weights.items()} != expected:
         raise ValueError("the weights are not those of its network")
     history = {name: fields["history"][name] for name in HISTORY}
-    return TrainingRun(
+    run = TrainingRun(
         config=config,
         history=history,
         misclassified=fields["misclassified"],
@@ -230,3 +231,20 @@ def _read(folder: Path) -> TrainingRun:
         seconds=fields["seconds"],
         provenance=fields["provenance"],
     )
+    _check(run, fields)
+    return run
+
+
+def _check(run: TrainingRun, fields: dict[str, Any]) -> None:
+    """Raises ValueError if the parts of a record contradict each other."""
+    epochs = len(run.epoch_seconds)
+    lengths = {len(values) for values in (*run.history.values(), run.misclassified)}
+    if lengths != {epochs} or not 1 <= run.best_epoch <= epochs <= run.config.epochs:
+        raise ValueError("its history is not of so many epochs")
+    if any(array.dtype != np.float32 for array in run.weights.values()):
+        raise ValueError("its weights are not float32 numbers")
+    wrong = len(run.misclassified[run.best_epoch - 1])
+    accuracy = run.history["test_accuracy"][run.best_epoch - 1]
+    images = len(run.predicted_classes)
+    if fields["best_test_accuracy"] != accuracy or round(accuracy * images) != images - wrong:
+        raise ValueError("its accuracies contradict each other")

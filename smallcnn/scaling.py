@@ -19,11 +19,11 @@ from functools import cache, partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from smallcnn import pool, provenance
+from smallcnn import measurements, pool, provenance
 from smallcnn.chapters import check_parameters, training_configs
 from smallcnn.commands import CommandError
 from smallcnn.paths import ROOT, changed_environment
-from smallcnn.runs import load_run, save_run
+from smallcnn.runs import save_run
 from smallcnn.training import Report, TrainingConfig, TrainingRun
 
 WORKERS = (10, 50, 200)
@@ -81,13 +81,10 @@ def recorded_run() -> TrainingRun:
     """The run that stand-ins take after: approach 2 as published, with its first seed.
 
     Raises:
-        CommandError: if it is not recorded.
+        CommandError: if its record is missing or damaged.
     """
     (config,) = training_configs(check_parameters("approach_2", {"seeds": [0]}))
-    run = load_run(config, ROOT / "runs")
-    if run is None:
-        raise CommandError("the run of approach 2 with seed 0 is not recorded; run make book first")
-    return run
+    return measurements.recorded_run(config)
 
 
 def stand_in(seconds: float, config: TrainingConfig, parent: TrainingRun | None, report: Report) -> TrainingRun:

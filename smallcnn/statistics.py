@@ -47,12 +47,26 @@ def paired_difference(values: Sequence[float], others: Sequence[float]) -> tuple
 def is_above(values: Sequence[float], others: Sequence[float]) -> bool | None:
     """Whether `values` exceed `others`, measured with the same seeds; None where that is unclear.
 
-    Clear is a mean difference of more than twice its standard error, of values paired by position: a coarse rule for a
-    few seeds, and one seed never tells.
+    Clear is a mean difference whose 95 % interval does not hold zero; one seed never tells.
     """
-    mean, deviation = mean_and_deviation(np.subtract(values, others))
-    margin = 2 * deviation / math.sqrt(len(values))
-    return True if mean > margin else False if mean < -margin else None
+    mean, half_width = paired_difference(values, others)
+    return True if mean > half_width else False if mean < -half_width else None
+
+
+def changes_by(values: Sequence[float], others: Sequence[float], figure: float) -> bool | None:
+    """Whether `values` differ from `others`, measured with the same seeds, by `figure`; None where that is unclear.
+
+    Clear is an interval (95 %) that holds `figure` but not zero, or one that does not hold `figure`.
+    """
+    mean, half_width = paired_difference(values, others)
+    if abs(mean - figure) > half_width:
+        return False
+    return True if abs(mean) > half_width else None
+
+
+def all_of(answers: Sequence[bool | None]) -> bool | None:
+    """Whether all `answers` are yes: False if one is no, else None if one is unclear."""
+    return False if False in answers else None if None in answers else True
 
 
 def never(answers: Sequence[bool | None]) -> bool | None:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import math
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from smallcnn.chapters import check_parameters, training_configs
-from smallcnn.parameters import ParameterError, parse_changes, parse_value, quote, read_parameters
-from smallcnn.paths import runs_folder
-from smallcnn.runs import load_run
+from smallcnn.checks import quote
+from smallcnn.parameters import ParameterError, parse_changes, parse_value, read_parameters
+from smallcnn.runs import DamagedRun, is_recorded, load_run, save_run
 from smallcnn.tables import percent, spread, table
 from smallcnn.training import TrainingConfig, TrainingRun
 
 MOST_RUNS = 100_000
-RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
+LONGEST_NAME = 100
+RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,21 @@ class Sweep:
         chapter: whose network it is.
         axes: the values of each parameter that varies, by name; the seeds are not among them.
         configs: the configurations of each point, one a seed; a point has a value for each axis.
+        changes: the parameters that have one other value at every point.
     """
 
     chapter: str
     axes: dict[str, list[Any]]
     configs: dict[tuple[Any, ...], list[TrainingConfig]]
+    changes: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """The chapter and the axes, as a file name."""
-        return "-".join([self.chapter, *self.axes])
+        """The chapter, the axes and what is changed besides, as a file name."""
+        changes = "-".join(f"{name}={_cell(value)}" for name, value in self.changes.items())
+        if len(changes) > LONGEST_NAME:
+            changes = hashlib.sha256(changes.encode()).hexdigest()[:16]
+        return "-".join([self.chapter, *self.axes, *([changes] if changes else [])])
 
     @property
     def runs(self) -> list[TrainingConfig]:
@@ -80,6 +86,8 @@ def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
     if not texts:
         raise ParameterError('GRID is empty; for example GRID="learning_rate=0.003,0.01,0.03 seeds=0..4"')
     size = math.prod(map(len, texts.values()))
+    if "seeds" not in texts:
+        size *= len(fixed.get("seeds", known["seeds"].default))
     if size > MOST_RUNS:
         raise ParameterError(f"GRID has {size} runs; expected at most {MOST_RUNS}")
     axes = {name: [parse_value(known[name], text) for text in of_name] for name, of_name in texts.items()}
@@ -91,7 +99,12 @@ def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
     for point in itertools.product(*axes.values()):
         values = fixed | dict(zip(axes, point, strict=True)) | ({} if seeds is None else {"seeds": seeds})
         configs[tuple(map(_cell, point))] = training_configs(check_parameters(chapter, values))
-    return Sweep(chapter, axes, configs)
+    sweep = Sweep(chapter, axes, configs, fixed)
+    if len({config.key for config in sweep.runs}) < len(sweep.runs):
+        raise ParameterError(
+            f"GRID has the same run at several points: not all values of {', '.join(axes)} change what {chapter} trains"
+        )
+    return sweep
 
 
 def _range(text: str) -> Iterable[str]:
@@ -111,14 +124,22 @@ def _cell(value: Any) -> str:
 def use_recorded(configs: Iterable[TrainingConfig], records: Path) -> None:
     """Copies the records that another folder has already, so that nothing is trained twice."""
     for config in configs:
-        source, target = records / config.key, runs_folder() / config.key
-        if source.exists() and not target.exists():
-            shutil.copytree(source, target)
+        run = None if is_recorded(config) else _load(config, records)
+        if run is not None:
+            save_run(run)
 
 
-def finished_runs(sweep: Sweep, records: Path | None = None) -> dict[tuple[Any, ...], list[TrainingRun]]:
-    """The recorded runs of each point that has any, from the folder that `load_run` names."""
-    runs = {point: [load_run(config, records) for config in configs] for point, configs in sweep.configs.items()}
+def _load(config: TrainingConfig, records: Path | None = None) -> TrainingRun | None:
+    """The recorded run of `config`; None if there is none, or only a damaged record."""
+    try:
+        return load_run(config, records)
+    except DamagedRun:
+        return None
+
+
+def finished_runs(sweep: Sweep) -> dict[tuple[Any, ...], list[TrainingRun]]:
+    """The recorded runs of each point that has any, without those whose record is damaged."""
+    runs = {point: list(map(_load, configs)) for point, configs in sweep.configs.items()}
     found = {point: [run for run in of_point if run is not None] for point, of_point in runs.items()}
     return {point: of_point for point, of_point in found.items() if of_point}
 

@@ -10,7 +10,13 @@ import numpy as np
 from IPython.display import Markdown
 
 from smallcnn.models import Architecture, convolution_kernels, count_prunable, count_trainable, layers
-from smallcnn.statistics import accuracy_of_other_half, mean_and_deviation, wilson_interval
+from smallcnn.statistics import (
+    accuracy_of_other_half,
+    is_above,
+    mean_and_deviation,
+    paired_difference,
+    wilson_interval,
+)
 from smallcnn.training import TrainingRun
 
 if TYPE_CHECKING:
@@ -35,6 +41,26 @@ def spread(values: Sequence[float]) -> str:
     return percent(mean) if math.isnan(deviation) else f"{100 * mean:.2f}\u00a0±\u00a0{100 * deviation:.2f}\u202f%"
 
 
+def difference(values: Sequence[float], others: Sequence[float]) -> str:
+    """Shows how much higher accuracies (0 to 1) are than those of the same seeds: mean and 95 % interval, in points."""
+    mean, half_width = paired_difference(values, others)
+    shown = f"{100 * mean:+.2f}".replace("-", "−")
+    return shown if math.isinf(half_width) else f"{shown}\u00a0±\u00a0{100 * half_width:.2f}"
+
+
+def difference_table(rows: Iterable[tuple[str, str, Sequence[float], Sequence[float]]]) -> str:
+    """Networks against each other: two names, and the accuracies (0 to 1) of each with the same seeds."""
+    verdicts = {True: "higher", False: "lower", None: "unclear"}
+    return table(
+        ("network", "against", "seeds", "points, 95 % interval", "accuracy is"),
+        [
+            (one, other, len(values), difference(values, others), verdicts[is_above(values, others)])
+            for one, other, values, others in rows
+        ],
+        left=2,
+    )
+
+
 def layer_table(architecture: Architecture) -> Markdown:
     """The layers with their output shapes and parameters, and the totals."""
     listed = layers(architecture)
@@ -54,13 +80,13 @@ def layer_table(architecture: Architecture) -> Markdown:
 
 
 def parameter_table(chapter: Chapter) -> Markdown:
-    """The parameters of a chapter, published and as used; what was changed is in bold."""
+    """The parameters of a chapter, as the book has them and as used; what was changed is in bold."""
     rows = []
     for name, parameter in chapter.published.items():
         used = f"**{chapter.parameters[name]}** (changed)" if name in chapter.changed else chapter.parameters[name]
         unit = f" ({parameter.unit})" if parameter.unit else ""
         rows.append((f"`{name}`", parameter.help + unit, parameter.default, used))
-    return Markdown(table(("parameter", "meaning", "published", "used here"), rows, left=2))
+    return Markdown(table(("parameter", "meaning", "in the book", "used here"), rows, left=2))
 
 
 def run_table(runs: Sequence[TrainingRun]) -> Markdown:
@@ -69,6 +95,7 @@ def run_table(runs: Sequence[TrainingRun]) -> Markdown:
         (
             run.config.seed,
             percent(run.best_test_accuracy),
+            _interval(run),
             run.best_epoch,
             percent(run.final_test_accuracy),
             percent(accuracy_of_other_half(run)),
@@ -79,10 +106,11 @@ def run_table(runs: Sequence[TrainingRun]) -> Markdown:
     if len(runs) > 1:
         bests, finals = ([getattr(run, f"{name}_test_accuracy") for run in runs] for name in ("best", "final"))
         others = [accuracy_of_other_half(run) for run in runs]
-        rows.append(("mean ± s.d.", spread(bests), "", spread(finals), spread(others), ""))
+        rows.append(("mean ± s.d.", spread(bests), "", "", spread(finals), spread(others), ""))
     header = (
         "seed",
         "best test accuracy",
+        "95 % interval",
         "at epoch",
         "after the last epoch",
         "epoch chosen by other images",
@@ -91,16 +119,22 @@ def run_table(runs: Sequence[TrainingRun]) -> Markdown:
     return Markdown(table(header, rows))
 
 
+def _interval(run: TrainingRun) -> str:
+    """How far the test images fix the best accuracy of a run."""
+    correct = int(run.history["test_correct"][run.best_epoch - 1])
+    low, high = wilson_interval(correct, len(run.predicted_classes))
+    return f"{100 * low:.2f} to {percent(high)}"
+
+
 def result_sentence(runs: Sequence[TrainingRun]) -> Markdown:
     """What the first seed reached, how sure that is, and what all seeds say."""
     run = runs[0]
     images = len(run.predicted_classes)
     correct = int(run.history["test_correct"][run.best_epoch - 1])
-    low, high = wilson_interval(correct, images)
     text = (
         f"With seed {run.config.seed} the network classifies {correct:,} of {images:,} test images correctly, "
         f"**{percent(run.best_test_accuracy)}**, after epoch {run.best_epoch} of {run.epochs_run}. That many "
-        f"images fix an accuracy only to within {percent(low)} to {percent(high)} (95 % interval)."
+        f"images fix an accuracy only to within {_interval(run)} (95 % interval)."
     )
     if len(runs) > 1:
         values = [run.best_test_accuracy for run in runs]
@@ -122,13 +156,26 @@ def provenance_table(runs: Iterable[TrainingRun]) -> Markdown:
     return Markdown(table(("record", "run", "engine", "trained on", "machine", "software"), rows, left=6))
 
 
-def claim_table(rows: Iterable[tuple[str, str, bool | None]]) -> Markdown:
-    """Claims of the article beside what was measured here; None where that is unclear."""
+def provenance_summary(runs: Iterable[TrainingRun]) -> str:
+    """What made many runs: how many are of each engine and machine."""
+    made: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        machine = f"{run.provenance['processor']}, {run.provenance['system']}"
+        made.setdefault((run.config.engine, machine), []).append(run.provenance["date"][:10])
+    rows = []
+    for (engine, machine), dates in sorted(made.items()):
+        first, last = min(dates), max(dates)
+        rows.append((engine, machine, len(dates), first if first == last else f"{first} to {last}"))
+    return table(("engine", "machine", "runs", "trained"), rows, left=2)
+
+
+def claim_table(rows: Iterable[tuple[str, str, bool | str | None]]) -> Markdown:
+    """Claims of the article beside what was measured here; None where that is unclear, or a verdict in words."""
     verdicts = {True: "✓ seen here", False: "✗ not seen here", None: "– unclear"}
     return Markdown(
         table(
-            ("the article", "measured here", ""),
-            [(claim, found, verdicts[seen]) for claim, found, seen in rows],
+            ("the article", "measured here", "verdict"),
+            [(claim, found, verdicts.get(seen, seen)) for claim, found, seen in rows],
             left=3,
         )
     )
@@ -152,7 +199,7 @@ def round_table(rounds: Sequence[Sequence[TrainingRun]], gradual: Sequence[Train
     rows.append(("gradual, per layer", "–", "–", *_count_cells(counts), *_accuracy_cells(gradual)))
     header = (
         "round", "fraction pruned", "pruned in the round", f"left of {counts['prunable']:,}", "pruned in all",
-        "trainable left", "seeds", "accuracy",
+        "trainable left", "seeds", "best test accuracy", "epoch chosen by other images",
     )  # fmt: skip
     return Markdown(table(header, rows))
 
@@ -185,5 +232,6 @@ def _count_cells(counts: Mapping[str, Any]) -> tuple[str, str, str]:
     return f"{counts['remaining']:,}", percent(counts["pruned_fraction"]), f"{counts['trainable_remaining']:,}"
 
 
-def _accuracy_cells(runs: Sequence[TrainingRun]) -> tuple[int, str]:
-    return len(runs), spread([run.best_test_accuracy for run in runs])
+def _accuracy_cells(runs: Sequence[TrainingRun]) -> tuple[int, str, str]:
+    bests, others = [run.best_test_accuracy for run in runs], list(map(accuracy_of_other_half, runs))
+    return len(runs), spread(bests), spread(others)

@@ -22,6 +22,7 @@ from smallcnn.models import Architecture, convolution_kernels, initial_weights
 RECIPE_VERSIONS = {"halide": 3, "tensorflow": 1}
 
 ENGINES = tuple(RECIPE_VERSIONS)
+MOST_EPOCHS = 100_000
 
 Weights = dict[str, np.ndarray]
 Report = Callable[[str], None]
@@ -68,7 +69,7 @@ class TrainingConfig:
         if not isinstance(self.architecture, Architecture):
             raise TypeError(f"architecture is {self.architecture!r}; expected an Architecture")
         check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)
-        check_integer("epochs", self.epochs, minimum=1)
+        check_integer("epochs", self.epochs, minimum=1, maximum=MOST_EPOCHS)
         check_integer("train_examples", self.train_examples, minimum=10, maximum=data.TRAIN_EXAMPLES)
         check_integer("batch_size", self.batch_size, minimum=1, maximum=self.train_examples)
         self._set("learning_rate", check_number("learning_rate", self.learning_rate))

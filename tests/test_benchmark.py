@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from statistics import median
 
 import pytest
@@ -56,6 +57,17 @@ def test_a_child_measures_on_request() -> None:
     assert 0.05 < smallest < largest < 60  # more than three times as much arithmetic
 
 
+@pytest.mark.slow
+def test_the_pool_is_measured_by_its_own_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("halide")
+    small = dataclasses.replace(SMALL_CONFIG, architecture=PUBLISHED["approach_3"])
+    monkeypatch.setattr(benchmark, "_config", lambda approach: small)
+    monkeypatch.setattr(benchmark, "_cores", lambda: [0, 1])
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:1")
+    assert 0 < benchmark.measure_pool("approach_3") < 60
+    assert os.environ["DASK_SCHEDULER_ADDRESS"] == "tcp://127.0.0.1:1"
+
+
 def test_a_child_that_ends_early_is_an_error() -> None:
     child = Child("no such way")
     with pytest.raises((RuntimeError, BrokenPipeError)):
@@ -70,7 +82,7 @@ def test_the_network_in_pytorch_has_the_same_weights() -> None:
         assert sum(parameter.numel() for parameter in model.parameters()) == count_trainable(architecture)
 
 
-@pytest.mark.parametrize("name", ["benchmark.json", "benchmark_avx512.json"])
+@pytest.mark.parametrize("name", ["benchmark.json", *measurements.EARLIER_BENCHMARKS])
 def test_a_recorded_benchmark_is_consistent(name: str) -> None:
     recorded = json.loads((measurements.MEASUREMENTS / name).read_text(encoding="utf-8"))
     for approach in APPROACHES:

@@ -22,13 +22,16 @@ from smallcnn.chapters import (
     training_configs,
 )
 from smallcnn.parameters import ParameterError, read_parameters
+from smallcnn.statistics import accuracy_of_other_half
 from smallcnn.training import TrainingRun
 
 REQUIRED = {
     "chapter", "parameters", "changed_parameters", "total_parameters", "trainable_parameters", "best_test_accuracy",
     "best_epoch", "epochs_run", "runs",
 }  # fmt: skip
-REQUIRED_OF_A_RUN = {"seed", "key", "best_test_accuracy", "final_test_accuracy", "epochs_run", "seconds"}
+REQUIRED_OF_A_RUN = {
+    *("seed", "key", "best_test_accuracy", "final_test_accuracy", "other_half_accuracy", "epochs_run", "seconds")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +134,7 @@ def test_a_chapter_that_trains_writes_every_required_field(finished_run: Trainin
         "key": finished_run.config.key,
         "best_test_accuracy": 0.75,
         "final_test_accuracy": 0.75,
+        "other_half_accuracy": accuracy_of_other_half(finished_run),
         "epochs_run": 2,
         "seconds": finished_run.seconds,
     }

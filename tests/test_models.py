@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +26,9 @@ from smallcnn.models import (
     layers,
     load_weights,
     model_variables,
+    read_weights,
 )
+from tests.conftest import assert_same_arrays
 
 PUBLISHED_COUNTS = {
     # total, trainable, prunable
@@ -210,6 +213,21 @@ def test_loaded_weights_are_in_the_model_under_their_names(keras: ModuleType) ->
     assert np.array_equal(convolution.get_weights()[0], weights["block_2/kernel"])
     assert np.array_equal(convolution.get_weights()[1], weights["block_2/bias"])
     assert np.array_equal(model.get_layer("dense").get_weights()[0], weights["dense/kernel"])
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_weights_go_to_a_keras_file_and_come_back_to_the_bit(
+    keras: ModuleType, tmp_path: Path, name: str, ending: str
+) -> None:
+    generator = np.random.default_rng(0)
+    start = initial_weights(PUBLISHED[name], 0)
+    weights = {key: generator.random(array.shape, np.float32) for key, array in start.items()}
+    model = build_model(PUBLISHED[name])
+    load_weights(model, weights)
+    model.save(tmp_path / f"network.{ending}")
+    found = read_weights(keras.models.load_model(tmp_path / f"network.{ending}", compile=False))
+    assert_same_arrays(found, weights)
 
 
 def test_weights_of_another_network_are_refused(keras: ModuleType) -> None:

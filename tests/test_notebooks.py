@@ -15,7 +15,7 @@ from smallcnn.paths import BOOK, ROOT
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 LONGEST_CELL = 45
 DRAWS = re.compile(r"\bfigures\.(?!use_book_style|first_of_each_class)\w+\(")
-MEASURED = re.compile(r"\b9\d\.\d|(?<!\.)\b(?!99\s*%)\d+(\.\d+)?\s*%")
+MEASURED = re.compile(r"\b9\d\.\d|(?<!\.)\b(?!99\s*%|95\s*% interval)\d+(\.\d+)?\s*%")
 
 
 @pytest.fixture(params=[path.stem for path in NOTEBOOKS])

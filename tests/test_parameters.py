@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from smallcnn import commands, publishing
 from smallcnn.chapters import CHAPTERS, TRAINING_PARAMETERS, check_parameters
+from smallcnn.checks import quote
 from smallcnn.models import ARCHITECTURE_FIELDS, PUBLISHED
 from smallcnn.parameters import (
     ParameterError,
@@ -26,7 +27,6 @@ from smallcnn.parameters import (
     parameters_cell,
     parse_changes,
     parse_parameters_cell,
-    quote,
     read_parameters,
 )
 from smallcnn.paths import BOOK, ROOT

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from smallcnn import pool
 from smallcnn.paths import ROOT, mnist_file
@@ -113,11 +113,12 @@ def test_a_run_that_kills_every_worker_is_given_up_and_the_others_are_not() -> N
     assert sorted(finished) == [1, 2]
 
 
-def test_the_error_of_a_run_is_raised_when_the_others_are_done() -> None:
+def test_the_error_of_a_run_is_raised_when_the_others_are_done(capfd: pytest.CaptureFixture[str]) -> None:
     finished = []
     with pytest.raises(FloatingPointError, match="not a number"):
         finished.extend(run.config.seed for run in pool.compute(with_seeds(FAILS, 1, 2), {}, lambda _: None, pretend))
     assert sorted(finished) == [1, 2]
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
@@ -136,7 +137,13 @@ def test_workers_give_the_bits_of_this_process(
 def test_every_run_goes_to_a_worker_with_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     workers = 25  # from 20 on, Dask itself would not look who is busy
     with LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", memory_limit=None
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp://",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        memory_limit=None,
     ) as cluster:
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
         started = time.monotonic()
@@ -199,6 +206,44 @@ def test_a_scheduler_that_goes_is_an_error_and_what_was_finished_is_kept(
             if len(finished) == 2:
                 cluster.kill()
     assert 2 <= len(finished) < 20
+
+
+@pytest.mark.parametrize("error", [OSError("timed out"), TimeoutError(), AttributeError("'NoneType' has no 'ncores'")])
+def test_whatever_a_lost_scheduler_raises_is_the_same_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(client: Client) -> None:
+        raise error
+
+    monkeypatch.setattr(Client, "nthreads", fail)
+    with pytest.raises(PoolError, match="the scheduler is gone"):
+        compute(with_seeds(0))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.0.0.1:8786",
+        "garbage",
+        "http://127.0.0.1:80",
+        "inproc://x",
+        "tcp://h:abc",
+        " ",
+        "tcp://:1",
+        "\n",
+    ],
+)
+def test_what_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+    with pytest.raises(PoolError, match="DASK_SCHEDULER_ADDRESS is .*; expected an address such as tcp://"):
+        compute(with_seeds(0))
+
+
+def test_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "")
+    assert pool.scheduler_address() is None
+    for address in ("tcp://127.0.0.1:8786", "tls://scheduler.example.org:8786", "tcp://[::1]:8786"):
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+        assert pool.scheduler_address() == address
 
 
 def test_a_scheduler_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +330,14 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
     assert recorded
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert f"4 runs in 1 points, {len(recorded)} of them recorded" in again
-    assert len((copy / "build" / "sweeps" / "approach_3-learning_rate.csv").read_text().splitlines()) == 5
+    assert (
+        len(
+            (copy / "build" / "sweeps" / "approach_3-learning_rate-epochs=8-train_examples=6000.csv")
+            .read_text()
+            .splitlines()
+        )
+        == 5
+    )
 
 
 def group_is_alive(group: int) -> bool:

@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import nbformat
 import papermill
+import psutil
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -98,7 +100,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setattr(publishing, "BOOK", project.book)
     monkeypatch.setattr(parameters, "BOOK", project.book)
     monkeypatch.setattr(publishing, "CHAPTERS", {"first": (), "second": ("first",)})
-    monkeypatch.setattr(publishing, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(1))
+    monkeypatch.setattr(publishing, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
     monkeypatch.setattr(papermill, "execute_notebook", project.execute)
     monkeypatch.setattr(pages, "generated_parts", lambda results: {"answer.md": repr(results).encode()})
     monkeypatch.setattr(measurements, "measured_parts", dict)
@@ -180,6 +182,17 @@ def test_what_is_missing_or_damaged_is_made_anew(project: Project, name: str) ->
     if path.suffix == ".json":
         path.write_text("{", encoding="utf-8")
         assert project.build() == ["first"]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", '{"changes": [1]}', '{"changes": {"gone": 1}}', "[" * 100_000, "\udcff"]
+)
+def test_a_strange_stamp_is_no_stamp(project: Project, content: str) -> None:
+    project.build()
+    stamp = project.root / "build" / "notebooks" / "first.stamp.json"
+    stamp.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert rerun_edition("second", {}).changes["first"] == {}
+    assert project.build() == ["first"]
 
 
 def test_a_changed_notebook_is_made_anew(project: Project) -> None:
@@ -360,6 +373,17 @@ def test_a_killed_build_and_a_clock_set_back_build_every_page(
     assert "--all" in built("five")
 
 
+def test_a_removed_page_is_published_no_more(built: Callable[..., list[str]], project: Project) -> None:
+    built("one")
+    stray = project.root / "build" / "sphinx" / "_build" / "html" / "removed.html"
+    stray.touch()
+    built("two")
+    assert (project.root / "build" / "html" / "removed.html").exists()
+    (project.root / "_toc.yml").write_text("format: jb-book\nroot: other\n", encoding="utf-8")
+    built("three")
+    assert not (project.root / "build" / "html" / "removed.html").exists()
+
+
 def test_pages_that_fail_leave_the_published_ones(built: Callable[..., list[str]], project: Project) -> None:
     built("good pages")
     with pytest.raises(BuildError, match="index.md:3: WARNING: no such page") as raised:
@@ -451,6 +475,41 @@ def test_a_chapter_whose_kernel_dies_is_named(real_project: Project) -> None:
     with pytest.raises(BuildError, match="^first: "):
         publishing._execute(Edition(real_project.root / "build", real_project.root / "runs", {}), "first")
     assert not (real_project.root / "build" / "notebooks" / "first.ipynb").exists()
+
+
+BUILD_OF_ONE_CHAPTER = """
+import os, sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from smallcnn import publishing
+
+root = Path(sys.argv[1])
+publishing.BOOK, publishing.CHAPTERS = root / "book", {"first": ()}
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, get_context("spawn"), publishing._end_with_parent, (os.getpid(),)) as pool:
+        pool.submit(publishing._execute, publishing.Edition(root / "build", root / "runs", {}), "first").result()
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_build_leaves_neither_workers_nor_kernels(real_project: Project) -> None:
+    started = real_project.root / "started"
+    real_project.write("first", [PARAMETERS, f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(1000)"])
+    script = real_project.root / "build_one.py"
+    script.write_text(BUILD_OF_ONE_CHAPTER, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    build = psutil.Popen([sys.executable, str(script), str(real_project.root)], env=environment)
+    while not started.exists():
+        assert build.poll() is None
+        time.sleep(0.1)
+    family = build.children(recursive=True)
+    assert any("ipykernel" in " ".join(process.cmdline()) for process in family)
+    build.kill()
+    _, alive = psutil.wait_procs([build, *family], timeout=10)
+    assert not alive
 
 
 @pytest.mark.slow

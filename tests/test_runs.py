@@ -222,6 +222,48 @@ def test_weights_of_another_network_are_found(finished_run: TrainingRun, runs_fo
             load_run(finished_run.config)
 
 
+def test_json_too_deep_to_read_is_found(finished_run: TrainingRun, record: Path) -> None:
+    (record / "run.json").write_text("[" * 100_000)
+    with pytest.raises(DamagedRun):
+        load_run(finished_run.config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"best_epoch": 0},
+        {"best_epoch": -1},
+        {"best_epoch": 3},
+        {"best_test_accuracy": 0.8},
+        {"epoch_seconds": [1.0]},
+        {"misclassified": [[], []]},
+        {"misclassified": []},
+        {"predicted_classes": "012"},
+    ],
+)
+def test_a_record_that_contradicts_itself_is_found(
+    finished_run: TrainingRun, record: Path, changes: dict[str, Any]
+) -> None:
+    rewrite(record, **changes)
+    with pytest.raises(DamagedRun):
+        load_run(finished_run.config)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
+def test_a_record_takes_the_place_of_what_is_no_folder(
+    finished_run: TrainingRun, runs_folder: Path, tmp_path: Path, assert_same_run: CompareRuns, kind: str
+) -> None:
+    folder = runs_folder / finished_run.config.key
+    runs_folder.mkdir()
+    if kind == "file":
+        folder.write_text("not a folder")
+    else:
+        folder.symlink_to(tmp_path if kind == "link" else tmp_path / "nothing")
+    save_run(finished_run)
+    assert_same_run(load_run(finished_run.config), finished_run)
+    assert tmp_path.exists()
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_a_history_with_values_that_are_no_numbers_is_found(
     finished_run: TrainingRun, record: Path, number: str
@@ -385,6 +427,30 @@ def test_a_damaged_unfinished_run_is_started_again(
         assert runs._load_unfinished(config) is None
     (run,) = get_runs([config], lambda line: None)
     assert_same_run(run, whole, measured_once=False)
+
+
+def test_flipped_bits_of_an_unfinished_run_never_stop_a_command(
+    config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path
+) -> None:
+    config = dataclasses.replace(config, engine="halide", epochs=3)
+
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        get_runs([config], interrupt)
+    path = runs._unfinished_file(config)
+    content = path.read_bytes()
+    assert runs._load_unfinished(config) is not None
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        position = generator.randrange(len(content) - 2500, len(content))  # where the archive says what it holds
+        changed = bytearray(content)
+        changed[position] ^= 1 << generator.randrange(8)
+        path.write_bytes(changed)
+        refused += runs._load_unfinished(config) is None
+    assert refused > 100
 
 
 def test_no_runs_are_asked_for_and_none_are_given(runs_folder: Path, computed: list[TrainingConfig]) -> None:

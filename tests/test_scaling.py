@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 
 from smallcnn import measurements, scaling
 from smallcnn.commands import CommandError
+from smallcnn.paths import ROOT
 
 
 @pytest.mark.slow
@@ -18,9 +20,14 @@ def test_stand_ins_take_as_long_as_they_sleep_and_leave_no_record(runs_folder: P
     assert not runs_folder.exists()
 
 
-def test_without_a_recorded_run_there_are_no_stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(scaling, "ROOT", tmp_path)
-    with pytest.raises(CommandError, match="approach 2 with seed 0 is not recorded"):
+def test_a_record_that_a_page_shows_must_be_there_and_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = scaling.recorded_run().config.key
+    monkeypatch.setattr(measurements, "ROOT", tmp_path)
+    with pytest.raises(CommandError, match=f"runs/{key} is missing; a page shows it: git checkout runs brings it back"):
+        scaling.recorded_run.__wrapped__()
+    shutil.copytree(ROOT / "runs" / key, tmp_path / "runs" / key)
+    (tmp_path / "runs" / key / "weights.npz").write_bytes(b"")
+    with pytest.raises(CommandError, match=f"{key} is damaged .*; a page shows it: git checkout runs/{key} brings"):
         scaling.recorded_run.__wrapped__()
 
 

@@ -71,8 +71,10 @@ class Project:
         python.parent.mkdir(parents=True)
         python.symlink_to(sys.executable)
         self.stamp.touch()
-        for script in ("book.py", "rerun.py"):
+        for script in ("book.py", "rerun.py", "sweep.py"):
             (self.folder / "scripts" / script).write_text(PRINT_ENVIRONMENT, encoding="utf-8")
+        for name in ("scripts/serve.py", "smallcnn/checks.py", "smallcnn/commands.py", "smallcnn/paths.py"):
+            shutil.copy(ROOT / name, self.folder / name)
 
     def tool(self, name: str, script: str) -> None:
         """Puts a shell script called `name` before all other programs."""
@@ -95,6 +97,7 @@ class Project:
     def _pip_without_network(self) -> dict[str, str]:
         return {
             "PATH": f"{self.tools}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder),
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": self.wheel.parent.as_uri(),
@@ -182,7 +185,10 @@ def test_parameters_arrive_to_the_letter(ready_project: Project, value: str) -> 
         assert done.returncode == 0, done.stderr
         received = json.loads(done.stdout)
         assert (received["CHAPTER"], received["PARAMS"]) == (value, value)
-        assert not (ready_project.folder / "harm").exists()
+    for arguments, environment in [([f"GRID={value}"], {}), ([], {"GRID": value})]:
+        done = ready_project.make("sweep", *arguments, **environment)
+        assert json.loads(done.stdout)["GRID"] == value, done.stderr
+    assert not (ready_project.folder / "harm").exists()
 
 
 def test_book_takes_fresh(ready_project: Project) -> None:
@@ -214,15 +220,37 @@ def test_serve_without_a_book_says_so(ready_project: Project) -> None:
     assert_one_line(ready_project.make("serve"), "no book", "make book")
 
 
-def test_the_book_is_served_to_this_machine_only(ready_project: Project) -> None:
-    page = ready_project.folder / "build" / "html" / "index.html"
+def write_book(project: Project) -> None:
+    page = project.folder / "build" / "html" / "index.html"
     page.parent.mkdir(parents=True)
     page.write_text("the book", encoding="utf-8")
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "99999", "abc", "80 80", "$(touch harm)", "8e3", "٨٠٠٠"])
+def test_a_wrong_port_is_one_line(ready_project: Project, port: str) -> None:
+    write_book(ready_project)
+    assert_one_line(ready_project.make("serve", f"PORT={port}"), "PORT is ", "expected a number from 1 to 65535")
+    assert not (ready_project.folder / "harm").exists()
+
+
+def test_a_port_in_use_is_one_line(ready_project: Project) -> None:
+    write_book(ready_project)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_one_line(ready_project.make("serve", f"PORT={port}"), f"port {port}: Address already in use")
+
+
+def test_the_book_is_served_to_this_machine_only(ready_project: Project) -> None:
+    write_book(ready_project)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     serving = subprocess.Popen(
-        ["make", "serve", f"PORT={port}"], cwd=ready_project.folder, stderr=subprocess.DEVNULL, start_new_session=True
+        ["make", "serve", f"PORT={port}"],
+        cwd=ready_project.folder,
+        env=os.environ | {"PYTHONPATH": str(ready_project.folder)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         for _ in range(100):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from smallcnn.statistics import (
     accuracy_of_other_half,
+    all_of,
+    changes_by,
     is_above,
     mean_and_deviation,
     never,
@@ -121,7 +123,16 @@ def test_a_difference_is_clear_only_beyond_its_spread_over_seeds() -> None:
     assert is_above([0.999], [0.9]) is None
 
 
+def test_a_change_is_seen_if_its_interval_holds_it_and_not_zero() -> None:
+    before = [0.994, 0.995, 0.993]
+    clearly, hardly = [0.9929, 0.9941, 0.992], [0.9935, 0.9935, 0.9929]
+    assert changes_by(clearly, before, -0.001) is True
+    assert changes_by(clearly, before, -0.005) is False
+    assert changes_by(hardly, before, -0.001) is None
+
+
 def test_answers_are_added_up() -> None:
+    assert [all_of(answers) for answers in ([True, True], [True, None], [None, False])] == [True, None, False]
     assert [never(answers) for answers in ([False, False], [False, None], [None, True])] == [True, None, False]
     assert [unanimous(answers) for answers in ([True, True], [False], [True, False])] == [True, False, None]
 

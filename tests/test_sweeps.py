@@ -61,6 +61,11 @@ def test_lists_take_their_alternatives_with_slashes() -> None:
         ("approach_2", "seeds=0..999999999", "", "cannot read the range"),
         ("approach_2", "seeds=0,0", "", "a value of seeds twice"),
         ("approach_2", "seeds=0..99999 epochs=1..2", "", "GRID has 200000 runs"),
+        ("approach_2", "epochs=1..40000", "", "GRID has 120000 runs"),
+        ("approach_2", "seeds=٠..٤", "", "parameter seeds is '٠..٤'"),
+        ("approach_2", f"head={'x' * 300},dense", "", "head is 'xxx"),
+        ("approach_3", "dropout_tried=0.1,0.2", "", "not all values of dropout_tried change what approach_3 trains"),
+        ("approach_2", "pool_after=2/2,2", "", "the same run at several points"),
         ("approach_2", "epochs=$(touch x)", "", "cannot read 'x)'"),
         ("approach_2", "dropout=0.1..0.5", "", "parameter dropout is '0.1..0.5'"),
         ("approach_2", "learning_rate=0.1", "epochs=0", "epochs is 0"),
@@ -71,6 +76,16 @@ def test_a_bad_grid_is_refused(chapter: str, grid: str, changes: str, expected: 
         parse_sweep(chapter, grid, changes)
     assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_sweeps_that_differ_have_different_names() -> None:
+    names = {
+        parse_sweep("approach_2", "learning_rate=0.01 seeds=0", changes).name
+        for changes in ("", "epochs=1", "epochs=2", "epochs=1 batch_size=100", f"filters={'1000,' * 6}10")
+    }
+    assert len(names) == 5
+    assert {"approach_2-learning_rate", "approach_2-learning_rate-epochs=1"} < names
+    assert all(len(name) < 200 and "/" not in name for name in names)
 
 
 def test_a_bad_grid_ends_the_command_with_one_line_and_without_tensorflow(tmp_path: Path) -> None:
@@ -97,6 +112,16 @@ def test_what_another_folder_has_is_not_trained_again(
     sweeps.use_recorded([finished_run.config], runs_folder)
     sweeps.use_recorded([finished_run.config], runs_folder)
     assert [path.name for path in other.iterdir()] == [finished_run.config.key]
+
+
+def test_a_damaged_record_counts_as_not_finished(
+    finished_run: TrainingRun, fake_training: FakeTraining, runs_folder: Path, tmp_path: Path
+) -> None:
+    sweep = parse_sweep("approach_2", "learning_rate=0.01 seeds=0,1", "epochs=2 train_examples=1000")
+    for config in sweep.runs:
+        save_run(fake_training(config))
+    (runs_folder / sweep.runs[0].key / "run.json").write_text("{}")
+    assert [[run.config.seed for run in runs] for runs in sweeps.finished_runs(sweep).values()] == [[1]]
 
 
 def test_the_csv_has_a_line_for_every_run_and_the_table_one_for_every_point(

@@ -11,7 +11,7 @@ import pytest
 
 from smallcnn import pages, tables
 from smallcnn.chapters import CHAPTERS, Chapter
-from smallcnn.models import PUBLISHED, convolution_kernels
+from smallcnn.models import PUBLISHED, convolution_kernels, count_multiply_adds
 from smallcnn.parameters import read_parameters
 from smallcnn.training import TrainingRun
 
@@ -39,7 +39,10 @@ def results() -> dict[str, dict[str, Any]]:
     """Results of all chapters, made by hand."""
 
     def approach(total: int, trainable: int, *accuracies: float) -> dict[str, Any]:
-        runs = [{"seed": seed, "best_test_accuracy": accuracy} for seed, accuracy in enumerate(accuracies)]
+        runs = [
+            {"seed": seed, "best_test_accuracy": accuracy, "other_half_accuracy": accuracy - 0.002}
+            for seed, accuracy in enumerate(accuracies)
+        ]
         return {"total_parameters": total, "trainable_parameters": trainable, "runs": runs}
 
     def pruned(remaining: int, *accuracies: float) -> dict[str, Any]:
@@ -49,6 +52,7 @@ def results() -> dict[str, dict[str, Any]]:
             "pruned_fraction": (5220 - remaining) / 5220,
             "trainable_remaining": 5382 - 5220 + remaining,
             "best_test_accuracies": list(accuracies),
+            "other_half_accuracies": [accuracy - 0.002 for accuracy in accuracies],
         }
 
     return {
@@ -108,7 +112,8 @@ def test_the_parameter_table_marks_what_was_changed() -> None:
 
 def test_the_run_table_has_a_line_for_each_seed_and_their_mean(finished_run: TrainingRun) -> None:
     (_, *rows) = cells_of(text_of(tables.run_table([finished_run])))
-    assert [row[:4] for row in rows] == [["0", f"75.00{NARROW}%", "2", f"75.00{NARROW}%"]]
+    interval = f"68.57 to 80.49{NARROW}%"
+    assert [row[:5] for row in rows] == [["0", f"75.00{NARROW}%", interval, "2", f"75.00{NARROW}%"]]
     better = dataclasses.replace(
         finished_run,
         config=dataclasses.replace(finished_run.config, seed=1),
@@ -123,7 +128,7 @@ def test_the_result_sentence_counts_images(finished_run: TrainingRun) -> None:
     sentence = text_of(tables.result_sentence([finished_run]))
     assert "150 of 200 test images" in sentence
     assert f"**75.00{NARROW}%**, after epoch 2 of 2" in sentence
-    assert f"68.57{NARROW}% to 80.49{NARROW}%" in sentence
+    assert f"68.57 to 80.49{NARROW}%" in sentence
     assert "seeds" not in sentence
     assert "Over 2 seeds" in text_of(tables.result_sentence([finished_run, finished_run]))
 
@@ -136,10 +141,31 @@ def test_the_provenance_table_names_record_and_machine(finished_run: TrainingRun
     assert finished_run.provenance["numpy"] in row[5]
 
 
+def test_many_runs_are_summed_up_by_what_made_them(finished_run: TrainingRun) -> None:
+    dates = ("2026-01-02T03:04:05+00:00", "2026-01-03T03:04:05+00:00")
+    runs = [dataclasses.replace(finished_run, provenance=finished_run.provenance | {"date": date}) for date in dates]
+    (_, row) = cells_of(tables.provenance_summary(runs))
+    assert row[0] == "tensorflow"
+    assert finished_run.provenance["processor"] in row[1]
+    assert row[2:] == ["2", "2026-01-02 to 2026-01-03"]
+    assert cells_of(tables.provenance_summary(runs[:1]))[1][2:] == ["1", "2026-01-02"]
+
+
 def test_claims_are_marked_as_seen_or_not() -> None:
-    claims = [("one", "1", True), ("two", "2", False), ("three", "3", None)]
+    claims = [("one", "1", True), ("two", "2", False), ("three", "3", None), ("four", "4", "cannot be tested")]
     (_, *rows) = cells_of(text_of(tables.claim_table(claims)))
-    assert [row[2] for row in rows] == ["✓ seen here", "✗ not seen here", "– unclear"]
+    assert [row[2] for row in rows] == ["✓ seen here", "✗ not seen here", "– unclear", "cannot be tested"]
+
+
+def test_a_difference_is_shown_with_its_interval_and_a_verdict() -> None:
+    high, low, near = [0.994, 0.995, 0.993], [0.992, 0.9925, 0.991], [0.9935, 0.9952, 0.9931]
+    rows = [("a", "b", high, low), ("b", "a", low, high), ("a", "c", high, near), ("a", "c", high[:1], low[:1])]
+    (_, *rows) = cells_of(tables.difference_table(rows))
+    assert [row[4] for row in rows] == ["higher", "lower", "unclear", "unclear"]
+    assert [row[2] for row in rows] == ["3", "3", "3", "1"]
+    assert rows[0][3] == "+0.22 ± 0.07"
+    assert rows[1][3] == "−0.22 ± 0.07"
+    assert rows[3][3] == "+0.20"
 
 
 def pruned(run: TrainingRun, remaining: int, fractions: tuple[float, ...]) -> TrainingRun:
@@ -178,7 +204,8 @@ def test_the_round_table_has_the_counts_of_the_study(finished_run: TrainingRun) 
         ["2", f"44.72{NARROW}%", "1,867", "2,309", f"55.77{NARROW}%", "2,471"],
         ["gradual, per layer", "–", "–", "2,309", f"55.77{NARROW}%", "2,471"],
     ]
-    assert {tuple(row[6:]) for row in rows} == {("1", f"75.00{NARROW}%")}
+    assert {tuple(row[6:8]) for row in rows} == {("1", f"75.00{NARROW}%")}
+    assert all(60 < float(row[8].rstrip(f"{NARROW}%")) < 80 for row in rows)
 
 
 def test_the_survivors_table_counts_each_layer(finished_run: TrainingRun) -> None:
@@ -193,18 +220,60 @@ def test_the_survivors_table_counts_each_layer(finished_run: TrainingRun) -> Non
 def test_the_summary_has_every_network_with_its_numbers(results: dict[str, dict[str, Any]]) -> None:
     (header, *rows) = cells_of(pages.summary_table(results))
     assert header == [
-        "network", "parameters", "trainable", "seeds", "best test accuracy", "lowest seed", "in the article"
+        "network", "trainable", "best test accuracy", "lowest seed", "epoch chosen by other images", "in the article",
+        "seeds", "parameters",
     ]  # fmt: skip
-    assert [row[1:] for row in rows] == [
-        ["8,060", "7,968", "3", f"99.25\u00a0±\u00a00.02{NARROW}%", f"99.23{NARROW}%", f"99.24{NARROW}%"],
-        ["5,490", "5,382", "1", f"99.41{NARROW}%", f"99.41{NARROW}%", f"99.47{NARROW}%"],
-        ["3,170", "3,090", "2", f"99.00\u00a0±\u00a00.01{NARROW}%", f"98.99{NARROW}%", f"over 99{NARROW}%"],
-        ["4,446", "4,338", "1", f"99.32{NARROW}%", f"99.32{NARROW}%", f"above 99{NARROW}%"],
-        ["2,579", "2,471", "2", f"99.20\u00a0±\u00a00.01{NARROW}%", f"99.19{NARROW}%", f"99.2{NARROW}%"],
-        ["1,229", "1,121", "1", f"98.76{NARROW}%", f"98.76{NARROW}%", "–"],
-        ["1,229", "1,121", "1", f"98.12{NARROW}%", f"98.12{NARROW}%", "–"],
+
+    rows = [[cell.replace(f"{NARROW}%", "").replace("\u00a0", " ") for cell in row[1:]] for row in rows]
+    assert rows == [
+        ["7,968", "99.25 ± 0.02", "99.23", "99.05 ± 0.02", "99.24", "3", "8,060"],
+        ["5,382", "99.41", "99.41", "99.21", "99.47", "1", "5,490"],
+        ["3,090", "99.00 ± 0.01", "98.99", "98.80 ± 0.01", "over 99", "2", "3,170"],
+        ["4,338", "99.32", "99.32", "99.12", "above 99", "1", "4,446"],
+        ["2,471", "99.20 ± 0.01", "99.19", "99.00 ± 0.01", "99.2", "2", "2,579"],
+        ["1,121", "98.76", "98.76", "98.56", "–", "1", "1,229"],
+        ["1,121", "98.12", "98.12", "97.92", "–", "1", "1,229"],
     ]
-    assert all(re.search(r"\]\((approach_\d|pruning)\.ipynb\)$", row[0]) for row in rows)
+    names = [row[0] for row in cells_of(pages.summary_table(results))[1:]]
+    assert all(re.search(r"\]\((approach_\d|pruning)\.ipynb\)$", name) for name in names)
+
+
+def test_the_answer_follows_from_the_results(results: dict[str, dict[str, Any]]) -> None:
+    text = pages.answer(results)
+    assert text.startswith("**2,471 trainable parameters are enough here.** That is approach 2, pruned, round 2: 99.20")
+    assert f"above 99{NARROW}% with each of 2 seeds" in text
+    assert f"The most accurate is approach 2, with 5,382 and 99.41{NARROW}%." in text
+    assert f"not every seed stays above 99{NARROW}% for approach 2, pruned, round 2 (98.99{NARROW}%)." in text
+    for chapter in ("approach_1", "approach_2", "approach_3"):
+        results[chapter]["runs"] = [{"seed": 0, "best_test_accuracy": 0.99, "other_half_accuracy": 0.98}]
+    results["pruning"]["rounds"] = results["pruning"]["rounds"][:1]
+    assert pages.answer(results) == f"**No network of these runs stays above 99{NARROW}% with every seed.**\n"
+
+
+def test_networks_are_held_against_each_other_seed_by_seed(results: dict[str, dict[str, Any]]) -> None:
+    results["approach_3"]["runs_with_dropout"] = [{"seed": 1, "best_test_accuracy": 0.98}]
+    results["pruning"]["parameters"] = {"seeds": [1, 0]}
+    results["pruning"]["rounds"] = [results["pruning"]["rounds"][number] for number in (0, 2)]
+    pairs = {(one, other): accuracies for one, other, *accuracies in pages.pairs(results)}
+    last = "approach 2, pruned, round 2"
+    assert pairs == {
+        ("approach 2", "approach 1"): [[0.9941], [0.9923]],
+        ("approach 2", "approach 3"): [[0.9941], [0.9901]],
+        ("approach 3", "approach 1"): [[0.9901, 0.9899], [0.9923, 0.9925]],
+        (last, "approach 2"): [[0.9919], [0.9941]],
+        (last, "approach 3"): [[0.9921, 0.9919], [0.9899, 0.9901]],
+        (last, "approach 3 with dropout"): [[0.9921], [0.98]],
+    }
+
+
+def test_the_comparison_has_every_network_with_its_arithmetic(results: dict[str, dict[str, Any]]) -> None:
+    for chapter in ("approach_1", "approach_2", "approach_3", "pruning"):
+        architecture = PUBLISHED["approach_2" if chapter == "pruning" else chapter]
+        results[chapter]["parameters"] = dataclasses.asdict(architecture)
+    (header, *rows) = cells_of(pages.comparison_table(results))
+    assert header[3] == "multiply-adds an image"
+    assert [row[0] for row in rows[:4]] == ["approach 1", "approach 2", "approach 3", "approach 2, pruned, round 1"]
+    assert rows[3][3] == rows[1][3] == f"{count_multiply_adds(PUBLISHED['approach_2']):,}"
 
 
 def test_the_summary_figure_has_the_networks_of_the_summary_table(results: dict[str, dict[str, Any]]) -> None:
@@ -251,7 +320,7 @@ def test_the_parameter_reference_has_every_parameter_of_every_chapter() -> None:
 
 def test_generated_parts_are_the_same_each_time(results: dict[str, dict[str, Any]]) -> None:
     parts = pages.generated_parts(results)
-    assert parts.keys() == {"summary.md", "summary.svg", "article_numbers.md", "parameters.md"}
+    assert parts.keys() == {"answer.md", "summary.md", "summary.svg", "article_numbers.md", "parameters.md"}
     assert parts["summary.svg"].startswith(b"<?xml")
     assert parts == pages.generated_parts(results)
 

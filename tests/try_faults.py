@@ -106,17 +106,21 @@ def kill_often(trial: Trial) -> str:
             whole += 1
             trial.forget("runs")  # there must be something left to kill
         except subprocess.TimeoutExpired:
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            for member in family:
+            build = psutil.Process(process.pid)
+            family = build.children(recursive=True)
+            for member in (build, *(family if number % 2 else ())):
                 with suppress(psutil.NoSuchProcess):
                     member.kill()
             process.communicate()
+            _, alive = psutil.wait_procs(family, timeout=10)
+            assert not alive, alive
         print(f"kill {number + 1}", flush=True)
     trial.finish(trained_again=True)
-    after = f"; {whole} builds were done before their moment came and began again" if whole else ""
-    moments = f"{KILLS} moments from 0.5 to {LONGEST_SECONDS:.0f} seconds after the start"
+    after = f"; {whole} of the builds had ended before theirs, and were checked instead" if whole else ""
+    moments = f"{KILLS} moments from 0.5 to {LONGEST_SECONDS:.0f} seconds after the start{after}"
+    orphans = "every second time only the first process was killed, and all others were gone within ten seconds"
     end = "the same runs, to the bit, and the same pages"
-    return f"{moments}{after}; every time the next build went on, and the last ended with {end}"
+    return f"{moments}; {orphans}; every time the next build went on, and the last ended with {end}"
 
 
 @contextmanager
@@ -166,7 +170,7 @@ def read_only(trial: Trial) -> str:
 def no_network(trial: Trial) -> str:
     trial.forget("runs")
     trial.finish("unshare", "--net", "sh", "-c", 'ip link set lo up 2>/dev/null; exec "$@"', "sh")
-    return "the same pages from recorded runs, in a network of its own without any address"
+    return "the same pages from recorded runs, on a machine that is cut off from every network"
 
 
 def other_locale(trial: Trial) -> str:

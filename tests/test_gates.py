@@ -177,6 +177,11 @@ def problems_of(page: str, folder: Path) -> list[str]:
     return book_problems(folder, json.loads(json.dumps(RESULTS)))
 
 
+def test_code_may_name_what_an_output_must_not_show(tmp_path: Path) -> None:
+    code = '<div class="cell_input"><pre>np.mean(x, where=nan)</pre></div>'
+    assert problems_of(GOOD.replace("</h1>", f"</h1>{code}"), tmp_path) == []
+
+
 def test_a_book_without_its_summaries_is_named(tmp_path: Path) -> None:
     assert book_problems(tmp_path, RESULTS) == ["index.html is missing", "comparison.html is missing"]
 

@@ -33,7 +33,8 @@ APPROACHES = ("approach_1", "approach_2", "approach_3")
 SHARE = 5  # of an epoch is what is measured at a time, and then multiplied
 ROUNDS = 5
 POOL_EPOCHS = 4
-PROFILED_STEPS = 240
+PROFILED_STEPS = 96
+PROFILED_BATCH = 500  # the profiler looks once a millisecond, and bills too little of what takes hardly longer
 RATIOS = {
     "article_over_halide_all_cores": ("article", "halide_all_cores"),
     "tensorflow_over_halide_one_core": ("tensorflow_one_core", "halide_one_core"),
@@ -99,10 +100,13 @@ def describe_halide(approach: str) -> dict[str, Any]:
     """What else there is to know of the fast engine on one core: set-up, memory, and the seconds of every stage.
 
     `epoch_over_steps` compares epochs as `train` makes them with as many steps and a test pass by themselves. Stages
-    are those of the compiler's profile, in seconds a step, with the floating-point operations of those that convolve.
+    are those of the compiler's profile, in seconds a step, with the floating-point operations of those that convolve; it is
+    made with larger batches and scaled.
     """
     details = json.loads(_run_child("details", approach))
-    details["stages"] = parse_profile(_run_child("profile", approach, HL_JIT_TARGET="host-profile"), PROFILED_STEPS)
+    profile = _run_child("profile", approach, HL_JIT_TARGET="host-profile")
+    steps = PROFILED_STEPS * PROFILED_BATCH / _config(approach).batch_size
+    details |= {"stages": parse_profile(profile, steps), "profiled_batch": PROFILED_BATCH}
     blocks = {layer.name: layer for layer in layers(_config(approach).architecture) if layer.prunable}
     per_image = {name: 2 * layer.prunable * layer.output_shape[0] ** 2 for name, layer in blocks.items()}
     for number, operations in enumerate(per_image.values(), start=1):
@@ -112,7 +116,7 @@ def describe_halide(approach: str) -> dict[str, Any]:
     return details
 
 
-def parse_profile(text: str, steps: int) -> dict[str, dict[str, float]]:
+def parse_profile(text: str, steps: float) -> dict[str, dict[str, float]]:
     """Adds up the reports of Halide's profiler: for each stage the seconds of a step, parts with their stage."""
     seconds: dict[str, float] = {}
     for name, milliseconds in re.findall(r"^ +([\w$]+): +([\d.]+)ms", text, re.MULTILINE):
@@ -251,7 +255,7 @@ def _profile(approach: str) -> None:
 
     The change of the weights is left out: with AVX-512 its few instructions crash when they are profiled.
     """
-    config = dataclasses.replace(_config(approach), engine="halide")
+    config = dataclasses.replace(_config(approach), engine="halide", batch_size=PROFILED_BATCH)
     engine = create_engine(config, data.load_mnist()[0], initial_weights(config.architecture, config.seed), {})
     for batch in data_order(config, 1)[:PROFILED_STEPS]:
         engine._compute_gradient(batch)

@@ -182,7 +182,10 @@ def parameters_against_accuracy(points: Mapping[str, tuple[int, Sequence[float]]
     for label, (parameters, accuracies) in points.items():
         values = 100 * np.array(accuracies)
         axis.plot([parameters] * len(values), values, "_", color=colour(label), markersize=14, markeredgewidth=1.5)
-        axis.plot(parameters, values.mean(), "o", color=colour(label), markeredgecolor=INK, markersize=10, label=label)
+        style = {"marker": "o", "markeredgecolor": INK, "markersize": 10}
+        if label == "pruned gradually":  # as many parameters as a round of pruning, so it may lie exactly behind that
+            style = {"marker": "D", "fillstyle": "none", "markeredgewidth": 2, "markersize": 13}
+        axis.plot(parameters, values.mean(), linestyle="none", color=colour(label), label=label, **style)
     axis.axhline(100 * TARGET, color=INK, linewidth=0.8)
     axis.text(0.995, 100 * TARGET, "99 % ", transform=axis.get_yaxis_transform(), ha="right", va="bottom", fontsize=10)
     axis.set_xscale("log")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smallcnn.chapters import check_parameters, training_configs
@@ -14,7 +14,7 @@ from smallcnn.paths import ROOT
 from smallcnn.runs import DamagedRun, load_run
 from smallcnn.statistics import is_above
 from smallcnn.sweeps import parse_sweep, read_csv, sweep_table, to_csv
-from smallcnn.tables import difference, provenance_summary, spread, table
+from smallcnn.tables import difference, difference_table, provenance_summary, spread, table
 from smallcnn.training import ENGINES, TrainingConfig, TrainingRun
 
 MEASUREMENTS = ROOT / "measurements"
@@ -170,7 +170,9 @@ def ways_table(benchmark: dict[str, Any]) -> str:
 
 
 def _range(seconds: dict[str, float]) -> str:
-    return f"{seconds['median']:.1f} ({seconds['minimum']:.1f}–{seconds['maximum']:.1f})"
+    digits = 1 if seconds["median"] >= 3 else 2
+    middle, low, high = (f"{seconds[name]:.{digits}f}" for name in ("median", "minimum", "maximum"))
+    return f"{middle} ({low}–{high})"
 
 
 def ratios_table(benchmark: dict[str, Any]) -> str:
@@ -250,8 +252,16 @@ def sweep_parts() -> dict[str, bytes]:
     return {
         "sweep_provenance.md": provenance_summary(run for of_point in runs.values() for run in of_point).encode(),
         "sweep.md": sweep_table(axes, points).encode(),
+        "sweep_differences.md": best_against_others(axes, points).encode(),
         "sweep.svg": figures.to_svg(figures.sweep_points(axes, points)),
     }
+
+
+def best_against_others(axes: Sequence[str], points: Mapping[tuple[str, ...], list[float]]) -> str:
+    """The point of a sweep with the best mean, against each other point with the same seeds."""
+    named = {f"{' '.join(axes).replace('_', ' ')} {' '.join(point)}": values for point, values in points.items()}
+    best = max(named, key=lambda name: sum(named[name]))
+    return difference_table((best, name, named[best], values) for name, values in named.items() if name != best)
 
 
 def scaling_parts(scaling: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from IPython.display import Markdown
 
-from smallcnn.models import Architecture, convolution_kernels, count_prunable, count_trainable, layers
+from smallcnn.models import TARGET, Architecture, convolution_kernels, count_prunable, count_trainable, layers
 from smallcnn.statistics import (
     accuracy_of_other_half,
     is_above,
@@ -137,10 +137,12 @@ def result_sentence(runs: Sequence[TrainingRun]) -> Markdown:
         f"images fix an accuracy only to within {_interval(run)} (95 % interval)."
     )
     if len(runs) > 1:
-        values = [run.best_test_accuracy for run in runs]
+        values, others = [run.best_test_accuracy for run in runs], list(map(accuracy_of_other_half, runs))
+        above, above_with_others = (sum(value > TARGET for value in of) for of in (values, others))
         text += (
             f" Over {len(runs)} seeds the best test accuracy is {spread(values)}, "
-            f"from {percent(min(values))} to {percent(max(values))}."
+            f"from {percent(min(values))} to {percent(max(values))}. Above {percent(TARGET, 0)} are {above} of "
+            f"{len(runs)} seeds, and {above_with_others} where other images choose the epoch."
         )
     return Markdown(text)
 
@@ -171,7 +173,7 @@ def provenance_summary(runs: Iterable[TrainingRun]) -> str:
 
 def claim_table(rows: Iterable[tuple[str, str, bool | str | None]]) -> Markdown:
     """Claims of the article beside what was measured here; None where that is unclear, or a verdict in words."""
-    verdicts = {True: "✓ seen here", False: "✗ not seen here", None: "– unclear"}
+    verdicts = {True: "✓\u00a0seen here", False: "✗\u00a0not seen here", None: "–\u00a0unclear"}
     return Markdown(
         table(
             ("the article", "measured here", "verdict"),

@@ -130,7 +130,9 @@ def test_the_result_sentence_counts_images(finished_run: TrainingRun) -> None:
     assert f"**75.00{NARROW}%**, after epoch 2 of 2" in sentence
     assert f"68.57 to 80.49{NARROW}%" in sentence
     assert "seeds" not in sentence
-    assert "Over 2 seeds" in text_of(tables.result_sentence([finished_run, finished_run]))
+    sentence = text_of(tables.result_sentence([finished_run, finished_run]))
+    assert "Over 2 seeds" in sentence
+    assert f"Above 99{NARROW}% are 0 of 2 seeds, and 0 where other images choose the epoch." in sentence
 
 
 def test_the_provenance_table_names_record_and_machine(finished_run: TrainingRun) -> None:
@@ -154,7 +156,12 @@ def test_many_runs_are_summed_up_by_what_made_them(finished_run: TrainingRun) ->
 def test_claims_are_marked_as_seen_or_not() -> None:
     claims = [("one", "1", True), ("two", "2", False), ("three", "3", None), ("four", "4", "cannot be tested")]
     (_, *rows) = cells_of(text_of(tables.claim_table(claims)))
-    assert [row[2] for row in rows] == ["✓ seen here", "✗ not seen here", "– unclear", "cannot be tested"]
+    assert [row[2] for row in rows] == [
+        "✓\u00a0seen here",
+        "✗\u00a0not seen here",
+        "–\u00a0unclear",
+        "cannot be tested",
+    ]
 
 
 def test_a_difference_is_shown_with_its_interval_and_a_verdict() -> None:

@@ -50,7 +50,7 @@ rerun: $(READY)
 sweep: $(READY)
 	@$(PYTHON) scripts/sweep.py
 
-## Measures the engines beside PyTorch, if requirements-bench.txt is installed, and the article's way; takes 15 minutes.
+## Measures the engines beside PyTorch, if requirements-bench.txt is installed, and the article's way; takes 8 to 20 minutes.
 bench: $(READY)
 	@$(PYTHON) scripts/bench.py
 

@@ -100,8 +100,8 @@ def describe_halide(approach: str) -> dict[str, Any]:
     """What else there is to know of the fast engine on one core: set-up, memory, and the seconds of every stage.
 
     `epoch_over_steps` compares epochs as `train` makes them with as many steps and a test pass by themselves. Stages
-    are those of the compiler's profile, in seconds a step, with the floating-point operations of those that convolve; it is
-    made with larger batches and scaled.
+    are those of the compiler's profile, in seconds a step, with the floating-point operations of those that convolve.
+    The profile is made with larger batches and scaled.
     """
     details = json.loads(_run_child("details", approach))
     profile = _run_child("profile", approach, HL_JIT_TARGET="host-profile")

@@ -252,7 +252,7 @@ def seconds_of_stages(milliseconds: Mapping[str, float], arithmetic: Mapping[str
     axis.set(xlabel="milliseconds a step, one core")
     axis.grid(axis="y", visible=False)
     axis.invert_yaxis()
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper right")
     return figure
 
 

@@ -91,8 +91,8 @@ def machines_table(benchmarks: Iterable[dict[str, Any]]) -> str:
         vectors = "AVX-512" if "avx512" in machine["instructions"] else "AVX2"
         for chapter, label in APPROACHES.items():
             of = benchmark["ratios"][chapter]
-            name = f"{machine['processor']}, {vectors}, {machine['date'][:10]}"
-            rows.append((name, label, *(f"{of[ratio]:.1f}×" for ratio in ratios)))
+            name = f"{machine['processor']}, {vectors}"
+            rows.append((name, label.replace(" ", "\u00a0"), *(f"{of[ratio]:.1f}×" for ratio in ratios)))
     header = ("machine", "network", "TensorFlow", "PyTorch", "a second core", "the article's way")
     return table(header, rows, left=2)
 

@@ -139,6 +139,9 @@ def _serve(workers: int) -> None:
     """What the process of a cluster does: print the scheduler's address, and stay until its input ends."""
     from distributed import LocalCluster
 
+    from smallcnn import scaling  # as tasks know this module
+
+    scaling.recorded_run()  # read before the threads would all read it at once
     with LocalCluster(
         n_workers=workers,
         threads_per_worker=1,

@@ -225,7 +225,7 @@ def test_weights_go_to_a_keras_file_and_come_back_to_the_bit(
     weights = {key: generator.random(array.shape, np.float32) for key, array in start.items()}
     model = build_model(PUBLISHED[name])
     load_weights(model, weights)
-    model.save(tmp_path / f"network.{ending}")
+    model.save(tmp_path / f"network.{ending}")  # h5 is what older Keras files are
     found = read_weights(keras.models.load_model(tmp_path / f"network.{ending}", compile=False))
     assert_same_arrays(found, weights)
 

@@ -226,7 +226,7 @@ def test_every_run_is_recorded_under_its_key(book: Book) -> None:
 
 def test_the_pages_show_the_results(book: Book) -> None:
     rows = [[cell.strip() for cell in row] for row in read_page(book.copy.html / "index.html").tables[0][1:]]
-    assert [row[1:3] for row in rows] == [
+    assert [[row[-1], row[1]] for row in rows] == [
         ["8,060", "7,968"],
         ["5,490", "5,382"],
         ["3,170", "3,090"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +15,7 @@ import pytest
 
 from smallcnn import data, pool, training
 from smallcnn.models import PUBLISHED, build_model, convolution_kernels, initial_weights, load_weights
+from smallcnn.paths import ROOT
 from smallcnn.pruning import round_configs
 from smallcnn.runs import get_runs, load_run
 from smallcnn.training import TrainingRun, Weights, create_engine, data_order, train
@@ -219,3 +222,10 @@ def test_workers_give_the_bits_of_this_process(
     assert_same_run(load_run(pruned), child)
     assert_same_run(load_run(unpruned), parent)
     assert any("epoch 1 of at most 1" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_tensorflow_remarks_nothing_and_errors_are_still_seen() -> None:
+    code = "import sys, smallcnn.tensorflow_engine as engine; engine.tf.constant(1); print('seen', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == "seen\n"

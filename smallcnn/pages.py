@@ -141,12 +141,12 @@ def comparison_table(results: Results) -> str:
     for network in networks(results):
         parameters = results[network.chapter]["parameters"]
         architecture = Architecture(**{name: parameters[name] for name in ARCHITECTURE_FIELDS})
-        counts = (network.trainable, network.total, count_multiply_adds(architecture))
-        accuracies = (spread(network.accuracies), spread(network.other_half), network.article)
-        rows.append((network.name, *(f"{count:,}" for count in counts), *accuracies))
+        counts = [f"{count:,}" for count in (network.trainable, network.total, count_multiply_adds(architecture))]
+        accuracies = (spread(network.accuracies), spread(network.other_half))
+        rows.append((network.name, counts[0], *accuracies, *counts[1:], network.article))
     header = (
-        "network", "trainable", "parameters", "multiply-adds an image", "best test accuracy",
-        "epoch chosen by other images", "in the article",
+        "network", "trainable", "best test accuracy", "epoch chosen by other images", "parameters",
+        "multiply-adds an image", "in the article",
     )  # fmt: skip
     return table(header, rows)
 

@@ -52,7 +52,7 @@ def difference_table(rows: Iterable[tuple[str, str, Sequence[float], Sequence[fl
     """Networks against each other: two names, and the accuracies (0 to 1) of each with the same seeds."""
     verdicts = {True: "higher", False: "lower", None: "unclear"}
     return table(
-        ("network", "against", "seeds", "points, 95 % interval", "accuracy is"),
+        ("what", "against", "seeds", "points, 95 % interval", "accuracy is"),
         [
             (one, other, len(values), difference(values, others), verdicts[is_above(values, others)])
             for one, other, values, others in rows

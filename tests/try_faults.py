@@ -96,8 +96,8 @@ class Trial:
 def kill_often(trial: Trial) -> str:
     generator = random.Random(SEED)
     trial.forget()
-    whole = 0
-    for number in range(KILLS):
+    killed = whole = 0
+    while killed < KILLS:
         process = trial.start()
         try:
             output = process.communicate(timeout=generator.uniform(0.5, LONGEST_SECONDS))[0]
@@ -108,15 +108,16 @@ def kill_often(trial: Trial) -> str:
         except subprocess.TimeoutExpired:
             build = psutil.Process(process.pid)
             family = build.children(recursive=True)
-            for member in (build, *(family if number % 2 else ())):
+            for member in (build, *(family if killed % 2 else ())):
                 with suppress(psutil.NoSuchProcess):
                     member.kill()
             process.communicate()
             _, alive = psutil.wait_procs(family, timeout=10)
             assert not alive, alive
-        print(f"kill {number + 1}", flush=True)
+            killed += 1
+            print(f"kill {killed}", flush=True)
     trial.finish(trained_again=True)
-    after = f"; {whole} of the builds had ended before theirs, and were checked instead" if whole else ""
+    after = f"; {whole} more builds had ended before their moment came, and were checked" if whole else ""
     moments = f"{KILLS} moments from 0.5 to {LONGEST_SECONDS:.0f} seconds after the start{after}"
     orphans = "every second time only the first process was killed, and all others were gone within ten seconds"
     end = "the same runs, to the bit, and the same pages"

@@ -1,4 +1,4 @@
-"""Measures how the pool scales, with sleeping stand-ins; writes build/scaling.json. Mostly waits, for half an hour."""
+"""Measures how the pool scales, with sleeping stand-ins; writes build/scaling.json. Mostly waits, for minutes."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smallcnn import measurements, pool, provenance
 from smallcnn.chapters import check_parameters, training_configs
@@ -25,6 +25,9 @@ from smallcnn.commands import CommandError
 from smallcnn.paths import ROOT, changed_environment
 from smallcnn.runs import save_run
 from smallcnn.training import Report, TrainingConfig, TrainingRun
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
 
 WORKERS = (10, 50, 200)
 RUNS_EACH = 2  # that a worker does one after the other
@@ -135,14 +138,11 @@ def _cluster(workers: int, records: str) -> Iterator[None]:
         process.communicate("")
 
 
-def _serve(workers: int) -> None:
-    """What the process of a cluster does: print the scheduler's address, and stay until its input ends."""
-    from distributed import LocalCluster
+def cluster_of_threads(workers: int) -> LocalCluster:
+    """A scheduler and workers that share this process and speak to each other over TCP."""
+    from distributed import LocalCluster  # here: reading a record needs none
 
-    from smallcnn import scaling  # as tasks know this module
-
-    scaling.recorded_run()  # read before the threads would all read it at once
-    with LocalCluster(
+    return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
         processes=False,
@@ -150,7 +150,15 @@ def _serve(workers: int) -> None:
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
         memory_limit=None,
-    ) as cluster:
+    )
+
+
+def _serve(workers: int) -> None:
+    """What the process of a cluster does: print the scheduler's address, and stay until its input ends."""
+    from smallcnn import scaling  # as tasks know this module
+
+    scaling.recorded_run()  # read before the threads would all read it at once
+    with cluster_of_threads(workers) as cluster:
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 

@@ -91,6 +91,7 @@ def parameter_table(chapter: Chapter) -> Markdown:
 
 def run_table(runs: Sequence[TrainingRun]) -> Markdown:
     """One line for each seed, and their mean ± standard deviation."""
+    others = list(map(accuracy_of_other_half, runs))
     rows = [
         (
             run.config.seed,
@@ -98,14 +99,13 @@ def run_table(runs: Sequence[TrainingRun]) -> Markdown:
             _interval(run),
             run.best_epoch,
             percent(run.final_test_accuracy),
-            percent(accuracy_of_other_half(run)),
+            percent(other),
             run.epochs_run,
         )
-        for run in runs
+        for run, other in zip(runs, others, strict=True)
     ]
     if len(runs) > 1:
         bests, finals = ([getattr(run, f"{name}_test_accuracy") for run in runs] for name in ("best", "final"))
-        others = [accuracy_of_other_half(run) for run in runs]
         rows.append(("mean ± s.d.", spread(bests), "", "", spread(finals), spread(others), ""))
     header = (
         "seed",

@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from smallcnn import pool
 from smallcnn.paths import ROOT, mnist_file
 from smallcnn.pool import PoolError, Progress
 from smallcnn.runs import get_runs
+from smallcnn.scaling import cluster_of_threads
 from smallcnn.training import HISTORY, Report, TrainingConfig, TrainingRun, train
 from tests.conftest import SMALL_CONFIG
 
@@ -136,15 +137,7 @@ def test_workers_give_the_bits_of_this_process(
 
 def test_every_run_goes_to_a_worker_with_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     workers = 25  # from 20 on, Dask itself would not look who is busy
-    with LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp://",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        memory_limit=None,
-    ) as cluster:
+    with cluster_of_threads(workers) as cluster:
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
         started = time.monotonic()
         assert (

@@ -83,14 +83,13 @@ def first_of_each_class(dataset: Dataset, count: int) -> np.ndarray:
 
 
 def class_counts(train_set: Dataset, test_set: Dataset) -> Figure:
-    """Draws how many images of each digit both sets hold."""
+    """Draws how many images of each digit both sets hold, with a line at a tenth of the set."""
     figure, axes = plt.subplots(1, 2, figsize=(7, 3))
     for axis, dataset, name in zip(axes, (train_set, test_set), ("training set", "test set"), strict=True):
         axis.bar(range(CLASSES), np.bincount(dataset.labels, minlength=CLASSES), color="#56B4E9", edgecolor=INK)
-        axis.axhline(len(dataset.labels) / CLASSES, color=INK, linestyle="--", label="a tenth of the set")
+        axis.axhline(len(dataset.labels) / CLASSES, color=INK, linestyle="--")
         axis.set(title=name, xlabel="digit", ylabel="images", xticks=range(CLASSES))
         axis.grid(axis="x", visible=False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper right")
     return figure
 
 

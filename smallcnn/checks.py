@@ -54,3 +54,10 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name} is {quote(value)}; expected one of {', '.join(choices)}")
     return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Returns `value` if it is True or False, else raises TypeError."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; expected True or False")
+    return value

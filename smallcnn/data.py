@@ -20,7 +20,7 @@ import numpy as np
 
 from smallcnn.commands import CommandError
 from smallcnn.files import replacing
-from smallcnn.models import CLASSES
+from smallcnn.architecture import CLASSES
 from smallcnn.paths import mnist_file
 
 TRAIN_EXAMPLES = 60_000

@@ -1,201 +1,180 @@
-"""The family of networks of the book, the three published ones, and their parameter counts."""
+"""Between Keras models and architectures: reading one, building one, and its weights by name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from smallcnn.checks import check_choice, check_fraction, check_integers
+from smallcnn.architecture import (
+    IMAGE_SIZE,
+    Activation,
+    Architecture,
+    AveragePooling,
+    BatchNormalisation,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling,
+    Layer,
+    MaxPooling,
+    Weights,
+)
 
-IMAGE_SIZE = 28
-CLASSES = 10
-TARGET = 0.99  # the accuracy of the question
-KERNEL_SIZE = 3
-HEADS = ("dense", "pooled")
-MOST_FILTERS = 1024  # more would be a mistake in a study of small networks, and fill the memory
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A chain of blocks and a head.
-
-    A block is a 3×3 convolution (stride 1, no padding), ReLU and batch normalisation, then, where asked for,
-    2×2 max pooling and dropout. Blocks are numbered from 1.
-
-    Attributes:
-        filters: filters of each block's convolution, first block first.
-        pool_after: blocks that end in 2×2 max pooling.
-        dropout: fraction of values set to zero where dropout is applied, 0 to below 1.
-        dropout_after: blocks that end in dropout.
-        head: "dense" (flatten, dense layer of 10, softmax) or "pooled" (global average pooling, softmax; the last
-            block then has 10 filters).
-
-    Raises:
-        ValueError: if a value is out of range, or no pixel is left for a block.
-        TypeError: if a value has the wrong type.
-    """
-
-    filters: tuple[int, ...]
-    pool_after: tuple[int, ...]
-    dropout: float
-    dropout_after: tuple[int, ...]
-    head: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "filters", check_integers("filters", self.filters, minimum=1, maximum=MOST_FILTERS))
-        if not self.filters:
-            raise ValueError("filters is empty; expected at least one number of filters, for example [4, 8, 10]")
-        for name in ("pool_after", "dropout_after"):
-            blocks = check_integers(name, getattr(self, name), minimum=1, maximum=len(self.filters))
-            object.__setattr__(self, name, tuple(sorted(set(blocks))))
-        object.__setattr__(self, "dropout", check_fraction("dropout", self.dropout, below_one=True))
-        check_choice("head", self.head, HEADS)
-        if self.head == "pooled" and self.filters[-1] != CLASSES:
-            raise ValueError(
-                f"the last of filters is {self.filters[-1]}; a pooled head needs {CLASSES}, one filter a class"
-            )
-        layers(self)
-
-    @property
-    def name(self) -> str:
-        """The filters joined by hyphens, as in "4-8-16-16-10"."""
-        return "-".join(map(str, self.filters))
+SUPPORTED = (
+    "Conv2D, ReLU, LeakyReLU, Softmax, Activation, BatchNormalization, MaxPooling2D, AveragePooling2D, Dropout, "
+    "Flatten, GlobalAveragePooling2D and Dense"
+)
+FOLDED = {"relu": Activation("relu"), "softmax": Activation("softmax")}  # what a convolution or dense layer may end in
+OTHER_KERAS = "this book's Keras is tf_keras, so import tf_keras as keras"
+# Options that change no number: names, and shapes that follow from the layers before.
+FREE_OPTIONS = {"name", "batch_input_shape"}
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a network, as counted.
+def read_architecture(model: Any) -> Architecture:
+    """Reads the layers of a `tf_keras.Sequential`.
 
-    Attributes:
-        name: such as "block_1/convolution".
-        kind: such as "convolution 3×3, ReLU".
-        output_shape: (rows, columns, channels), or (length,) once there are no pixels.
-        parameters: trainable and other parameters together.
-        trainable: parameters that training changes by gradients.
-        prunable: kernel weights of a convolution; zero for every other layer.
-    """
-
-    name: str
-    kind: str
-    output_shape: tuple[int, ...]
-    parameters: int = 0
-    trainable: int = 0
-    prunable: int = 0
-
-
-def layers(architecture: Architecture) -> list[Layer]:
-    """Lists the layers of `architecture` in order, with output shapes and parameter counts.
+    A first `Rescaling(1/255)` is passed over: images are scaled wherever a network of this book is trained.
 
     Raises:
-        ValueError: if a block would have no pixel to work on.
+        ValueError: if a layer or an option is outside the vocabulary, or the layers don't fit; the message names it.
+        TypeError: if `model` is no Sequential of tf_keras.
     """
-    size, channels, result = IMAGE_SIZE, 1, []
-    for block, filters in enumerate(architecture.filters, start=1):
-        size -= KERNEL_SIZE - 1
-        _check_size(architecture, block, size, "its convolution")
-        kernel = KERNEL_SIZE**2 * channels * filters
-        shape = (size, size, filters)
-        result.append(
-            Layer(
-                f"block_{block}/convolution", "convolution 3×3, ReLU", shape, kernel + filters, kernel + filters, kernel
-            )
-        )
-        result.append(Layer(f"block_{block}/normalisation", "batch normalisation", shape, 4 * filters, 2 * filters))
-        if block in architecture.pool_after:
-            size //= 2
-            _check_size(architecture, block, size, "its pooling")
-            result.append(Layer(f"block_{block}/pooling", "max pooling 2×2", (size, size, filters)))
-        if block in architecture.dropout_after and architecture.dropout > 0:
-            kind = f"dropout {100 * architecture.dropout:g} %"
-            result.append(Layer(f"block_{block}/dropout", kind, (size, size, filters)))
-        channels = filters
-    if architecture.head == "dense":
-        length = size * size * channels
-        dense = length * CLASSES + CLASSES
-        result.append(Layer("flatten", "flatten", (length,)))
-        result.append(Layer("dense", "dense, softmax", (CLASSES,), dense, dense))
-    else:
-        result.append(Layer("pooled", "global average pooling, softmax", (CLASSES,)))
-    return result
-
-
-def _check_size(architecture: Architecture, block: int, size: int, what: str) -> None:
-    if size < 1:
+    _check_origin(model)
+    if tuple(model.input_shape) != (None, IMAGE_SIZE, IMAGE_SIZE, 1):
         raise ValueError(
-            f"filters {list(architecture.filters)} with pool_after {list(architecture.pool_after)} leave no pixels: "
-            f"block {block} has none after {what}; use fewer blocks or pool less"
+            f"the model takes {model.input_shape[1:]}; expected ({IMAGE_SIZE}, {IMAGE_SIZE}, 1), one grey image"
         )
+    read: list[Layer] = []
+    for position, layer in enumerate(model.layers):
+        if position == 0 and _kind(layer) == "Rescaling" and layer.get_config()["scale"] == 1 / 255:
+            continue
+        read += _read_layer(layer)
+    return Architecture(tuple(read))
 
 
-PUBLISHED = {
-    "approach_1": Architecture((32, 14), (1, 2), 0.1, (2,), "dense"),
-    "approach_2": Architecture((4, 8, 16, 16, 10), (2,), 0.1, (3, 4, 5), "pooled"),
-    "approach_3": Architecture((2, 4, 8, 16, 10), (2,), 0.0, (), "pooled"),
-}
+def _check_origin(model: Any) -> None:
+    import tf_keras as keras  # here, because most of the library must not wait for TensorFlow
+
+    if not isinstance(model, keras.Sequential):
+        name = f"{type(model).__module__}.{type(model).__name__}"
+        if name.startswith("keras."):
+            raise TypeError(f"the model is of Keras 3 ({name}); {OTHER_KERAS}")
+        raise TypeError(f"the model is a {name}; expected a tf_keras.Sequential")
+    if not model.built:
+        raise ValueError("the model does not know its input; begin it with keras.Input((28, 28, 1))")
 
 
-def count_total(architecture: Architecture) -> int:
-    """Counts all parameters, the moving statistics of batch normalisation included."""
-    return sum(layer.parameters for layer in layers(architecture))
+def explain(error: Exception) -> str:
+    """What went wrong while layers were typed, in one line: Keras' own words, or shorter ones where it has many."""
+    text = " ".join(str(error).split())
+    if "must be an instance of class Layer" in text and "keras.src" in text and "tf_keras" not in text:
+        return f"a layer is of Keras 3; {OTHER_KERAS}"
+    if "Negative dimension size" in text or "dimensions in the output is <= 0" in text:
+        layer = re.search(r'layer "([\w.]+)"|in ([\w.]+)\. Consider', text)
+        name = f"layer {layer[1] or layer[2]}" if layer else "a layer"
+        return f"{name} has no pixels left to work on; use fewer layers or pool less"
+    return text
 
 
-def count_trainable(architecture: Architecture) -> int:
-    """Counts the parameters that training changes by gradients."""
-    return sum(layer.trainable for layer in layers(architecture))
+def _kind(layer: Any) -> str:
+    return type(layer).__name__
 
 
-def count_prunable(architecture: Architecture) -> int:
-    """Counts the kernel weights of all convolutions, the only weights that the book prunes."""
-    return sum(layer.prunable for layer in layers(architecture))
+def _read_layer(layer: Any) -> list[Layer]:
+    """The records of one Keras layer: what it is, and the activation that it ends in if it has one."""
+    options = layer.get_config()
+    match _kind(layer):
+        case "Conv2D":
+            kernel_size = options["kernel_size"][0]
+            main = Convolution(options["filters"], kernel_size, options["padding"], options["use_bias"])
+        case "Dense":
+            main = Dense(options["units"], options["use_bias"])
+        case "BatchNormalization":
+            main = BatchNormalisation(options["scale"], options["momentum"], options["epsilon"])
+        case "ReLU":
+            main = Activation("relu")
+        case "LeakyReLU":
+            main = Activation("leaky_relu", float(options["alpha"]))
+        case "Softmax":
+            main = Activation("softmax")
+        case "Activation" if options["activation"] in FOLDED:
+            return [FOLDED[options["activation"]]]
+        case "MaxPooling2D":
+            main = MaxPooling(options["pool_size"][0])
+        case "AveragePooling2D":
+            main = AveragePooling(options["pool_size"][0])
+        case "Dropout":
+            main = Dropout(options["rate"])
+        case "Flatten":
+            main = Flatten()
+        case "GlobalAveragePooling2D":
+            main = GlobalAveragePooling()
+        case _:
+            raise ValueError(f"layer {layer.name} is a {_kind(layer)}; supported are {SUPPORTED}")
+    ends_in = str(options.get("activation"))
+    _check_options(layer, main, ends_in if ends_in in FOLDED else "linear")
+    return [main, FOLDED[ends_in]] if ends_in in FOLDED else [main]
 
 
-def count_multiply_adds(architecture: Architecture) -> int:
-    """Counts the multiplications, each with an addition, that convolutions and dense layer take for one image."""
-    listed = layers(architecture)
-    convolutions = sum(layer.prunable * layer.output_shape[0] ** 2 for layer in listed)
-    dense = listed[-1].parameters - CLASSES if architecture.head == "dense" else 0
-    return convolutions + dense
+def _check_options(layer: Any, record: Layer, activation: str) -> None:
+    """Raises ValueError if `layer` has an option that its record does not hold."""
+    supported = _build_layer(record, activation).get_config()
+    options = layer.get_config()
+    if options.get("axis") == [len(layer.input_shape) - 1]:
+        options["axis"] = -1  # a normalisation counts the last axis from the front once it knows its input
+    for name, value in options.items():
+        if name not in FREE_OPTIONS and _plain(value) != _plain(supported.get(name, value)):
+            expected = repr(_plain(supported[name]))
+            if name == "activation":
+                expected = "'linear', 'relu' or 'softmax', and other activations as layers of their own"
+            raise ValueError(
+                f"layer {layer.name} has {name}={_plain(value)!r}; supported for {_kind(layer)} is {expected}"
+            )
 
 
-def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:
-    """Draws the weights that a run with `seed` starts from, the same for every engine.
-
-    Kernels are Glorot uniform (Glorot & Bengio 2010, eq. 16), biases and β zero, γ one, moving means zero and moving
-    variances one.
-
-    Returns:
-        float32 arrays in Keras' shapes by name, `block_1/kernel` (3, 3, in, out), `block_1/bias` (out,), and so on to
-        `dense/kernel` (length, 10) and `dense/bias` (10,) for a dense head.
-    """
-    generator = np.random.default_rng(seed)
-
-    def glorot_uniform(shape: tuple[int, ...]) -> np.ndarray:
-        receptive_field = int(np.prod(shape[:-2]))
-        limit = np.sqrt(6 / (receptive_field * (shape[-2] + shape[-1])))
-        return generator.uniform(-limit, limit, shape).astype(np.float32)
-
-    weights, channels = {}, 1
-    for block, filters in enumerate(architecture.filters, start=1):
-        weights[f"block_{block}/kernel"] = glorot_uniform((KERNEL_SIZE, KERNEL_SIZE, channels, filters))
-        weights[f"block_{block}/bias"] = np.zeros(filters, np.float32)
-        weights[f"block_{block}/gamma"] = np.ones(filters, np.float32)
-        weights[f"block_{block}/beta"] = np.zeros(filters, np.float32)
-        weights[f"block_{block}/moving_mean"] = np.zeros(filters, np.float32)
-        weights[f"block_{block}/moving_variance"] = np.ones(filters, np.float32)
-        channels = filters
-    if architecture.head == "dense":
-        (length,) = layers(architecture)[-2].output_shape
-        weights["dense/kernel"] = glorot_uniform((length, CLASSES))
-        weights["dense/bias"] = np.zeros(CLASSES, np.float32)
-    return weights
+def _plain(value: Any) -> Any:
+    """An option as one would type it: a serialised object by the name of its class."""
+    if isinstance(value, list):
+        return tuple(value)
+    return value.get("class_name", value) if isinstance(value, dict) else value
 
 
-def convolution_kernels(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Picks the kernels of the convolutions, the prunable weights, in the order of the blocks."""
-    return {name: array for name, array in weights.items() if name.startswith("block_") and name.endswith("/kernel")}
+def _build_layer(record: Layer, activation: str = "linear", name: str | None = None) -> Any:
+    """The Keras layer of a record, with the activation that it ends in."""
+    from tf_keras import layers
+
+    # What a reader's global settings could change is said here.
+    pixels = {"data_format": "channels_last", "name": name, "dtype": "float32"}
+    match record:
+        case Convolution():
+            options = {"padding": record.padding, "use_bias": record.use_bias, "activation": activation}
+            return layers.Conv2D(record.filters, record.kernel_size, **options, **pixels)
+        case Dense():
+            return layers.Dense(record.units, activation, record.use_bias, name=name, dtype="float32")
+        case BatchNormalisation():
+            options = {"momentum": record.momentum, "epsilon": record.epsilon, "scale": record.use_scale}
+            return layers.BatchNormalization(**options, name=name, dtype="float32")
+        case Activation(function="relu"):
+            return layers.ReLU(name=name, dtype="float32")
+        case Activation(function="leaky_relu"):
+            return layers.LeakyReLU(record.slope, name=name, dtype="float32")
+        case Activation():
+            return layers.Softmax(name=name, dtype="float32")
+        case MaxPooling():
+            return layers.MaxPooling2D(record.size, **pixels)
+        case AveragePooling():
+            return layers.AveragePooling2D(record.size, **pixels)
+        case Dropout():
+            return layers.Dropout(record.rate, name=name, dtype="float32")
+        case Flatten():
+            return layers.Flatten(**pixels)
+        case GlobalAveragePooling():
+            return layers.GlobalAveragePooling2D(**pixels)
+    raise TypeError(f"{record!r} has no Keras layer")
 
 
 def build_model(architecture: Architecture) -> Any:
@@ -204,37 +183,46 @@ def build_model(architecture: Architecture) -> Any:
     Returns:
         A `tf_keras.Sequential` from images (batch, 28, 28, 1) in 0 to 1 to class probabilities (batch, 10).
     """
-    import tf_keras as keras  # here, because counting parameters must not wait for TensorFlow
+    import tf_keras as keras
 
-    model = keras.Sequential([keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1))], name="network")
-    for block, filters in enumerate(architecture.filters, start=1):
-        model.add(keras.layers.Conv2D(filters, KERNEL_SIZE, activation="relu", name=f"block_{block}_convolution"))
-        model.add(keras.layers.BatchNormalization(name=f"block_{block}_normalisation"))
-        if block in architecture.pool_after:
-            model.add(keras.layers.MaxPooling2D(2, name=f"block_{block}_pooling"))
-        if block in architecture.dropout_after and architecture.dropout > 0:
-            model.add(keras.layers.Dropout(architecture.dropout, name=f"block_{block}_dropout"))
-    if architecture.head == "dense":
-        model.add(keras.layers.Flatten(name="flatten"))
-        model.add(keras.layers.Dense(CLASSES, activation="softmax", name="dense"))
-    else:
-        model.add(keras.layers.GlobalAveragePooling2D(name="pooled"))
-        model.add(keras.layers.Softmax(name="softmax"))
+    model = keras.Sequential([keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), dtype="float32")], name="network")
+    placed = list(architecture.placed)
+    while placed:
+        current, activation = placed.pop(0), "linear"
+        if isinstance(current.layer, Convolution | Dense) and placed and placed[0].layer in FOLDED.values():
+            activation = placed.pop(0).layer.function
+        model.add(_build_layer(current.layer, activation, current.name.replace("/", "_")))
     return model
 
 
+def trained_model(architecture: Architecture, weights: Mapping[str, np.ndarray]) -> Any:
+    """The Keras model of a trained network, ready to be asked.
+
+    Returns:
+        A `tf_keras.Sequential` from images (batch, 28, 28) or (batch, 28, 28, 1) as they are stored, 0 to 255, to class
+        probabilities (batch, 10): its first layer scales them.
+    """
+    import tf_keras as keras
+
+    network = build_model(architecture)
+    load_weights(network, weights)
+    scale = keras.layers.Rescaling(1 / 255, name="scale", dtype="float32")
+    return keras.Sequential([keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)), scale, *network.layers], name="trained_network")
+
+
 def model_variables(model: Any) -> dict[str, Any]:
-    """Maps the names of `initial_weights` to the variables of a model that `build_model` made."""
-    variables = {}
-    for layer in model.layers:
-        block = layer.name.removesuffix("_convolution").removesuffix("_normalisation")
-        for variable in layer.weights:
-            variables[f"{block}/{variable.name.split('/')[-1].split(':')[0]}"] = variable
-    return variables
+    """Maps the names of `initial_weights` to the variables of a Keras model that `read_architecture` can read."""
+    placed = [layer for layer in read_architecture(model).placed if layer.weights]
+    with_weights = [layer for layer in model.layers if layer.weights]
+    return {
+        name: variable
+        for names, layer in zip(placed, with_weights, strict=True)
+        for name, variable in zip(names.weights, layer.weights, strict=True)
+    }
 
 
 def load_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
-    """Puts named arrays, as a recorded run keeps them, into a model that `build_model` made.
+    """Puts named arrays, as a recorded run keeps them, into a Keras model.
 
     Raises:
         ValueError: if names or shapes are not those of the model.
@@ -246,9 +234,6 @@ def load_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
         variable.assign(weights[name])
 
 
-def read_weights(model: Any) -> dict[str, np.ndarray]:
-    """Gives the weights of a model that `build_model` made as named float32 arrays, as a recorded run keeps them."""
+def read_weights(model: Any) -> Weights:
+    """Gives the weights of a Keras model as named float32 arrays, as a recorded run keeps them."""
     return {name: variable.numpy() for name, variable in model_variables(model).items()}
-
-
-ARCHITECTURE_FIELDS = tuple(field.name for field in fields(Architecture))

@@ -9,6 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
+MEASUREMENTS = ROOT / "measurements"
+PUBLISHED_RUNS = ROOT / "runs"
+OWN_RUNS = ROOT / "data" / "runs"
 
 
 def build_folder() -> Path:
@@ -17,8 +20,13 @@ def build_folder() -> Path:
 
 
 def runs_folder() -> Path:
-    """The folder of recorded runs: `SMALLCNN_RUNS`, or `runs` in the project."""
-    return Path(os.environ.get("SMALLCNN_RUNS") or ROOT / "runs")
+    """The folder that new runs are recorded in: `SMALLCNN_RUNS`, or `data/runs`, which git ignores."""
+    return Path(os.environ.get("SMALLCNN_RUNS") or OWN_RUNS)
+
+
+def record_folders() -> list[Path]:
+    """Where recorded runs are looked for: `SMALLCNN_RUNS` alone if it is set, else also among the published runs."""
+    return [runs_folder()] if os.environ.get("SMALLCNN_RUNS") else [PUBLISHED_RUNS, OWN_RUNS]
 
 
 def mnist_file() -> Path:

@@ -2,22 +2,18 @@
 
 A round is: train, rank the surviving kernel weights of all layers together by magnitude, mask the smallest, rewind the
 survivors to their initial values, train again with the mask held. Which fraction each round prunes is a schedule's
-choice. The functions here know arrays and numbers only; `training.train` applies the masks.
+choice. The functions here know arrays and numbers only; the training loop applies the masks.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from smallcnn.checks import check_choice, check_integer, check_number
-
-if TYPE_CHECKING:
-    from smallcnn.training import TrainingConfig
 
 SCHEDULES = ("article", "paper")
 MOST_ROUNDS = 100
@@ -96,9 +92,3 @@ def global_magnitude_masks(
 def layer_magnitude_masks(kernels: Mapping[str, np.ndarray], fraction: float) -> dict[str, np.ndarray]:
     """Masks the smallest weights of each layer by itself, the same fraction in every layer."""
     return {name: global_magnitude_masks({name: kernel}, fraction)[name] for name, kernel in kernels.items()}
-
-
-def round_configs(config: TrainingConfig, schedule: str, fraction: float, rounds: int) -> list[TrainingConfig]:
-    """The runs of an experiment: the unpruned one, then one for each round, each the parent of the next."""
-    fractions = pruned_fractions(schedule, fraction, rounds)
-    return [dataclasses.replace(config, pruned_fractions=fractions[:count]) for count in range(rounds + 1)]

@@ -44,9 +44,11 @@ from typing import Any
 import halide as hl
 import numpy as np
 
-from smallcnn import data
-from smallcnn.models import CLASSES, IMAGE_SIZE, KERNEL_SIZE, Architecture
-from smallcnn.training import TrainingConfig, Weights
+from smallcnn.architecture import CLASSES, IMAGE_SIZE, Weights
+from smallcnn.config import TrainingConfig
+from smallcnn.data import Dataset
+from smallcnn.engines.base import Unsupported
+from smallcnn.engines.halide.blocks import KERNEL_SIZE, Block, describe_network
 
 LANES = 16
 BORDER = KERNEL_SIZE - 1
@@ -60,62 +62,6 @@ STATE = ("weights", "moving", "first_moment", "second_moment")  # vectors that a
 lane, column, row, channel, pack = (hl.Var(name) for name in ("lane", "column", "row", "channel", "pack"))
 number, which = hl.Var("number"), hl.Var("which")
 MAPS = (lane, column, row, channel, pack)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Sizes of one block of the network.
-
-    Attributes:
-        number: its place in the network, from 1.
-        channels: of its input.
-        filters: of its convolution, the channels of its output.
-        input_size: rows, and columns, of its input.
-        size: rows after its convolution.
-        output_size: rows of its output.
-        pooled: whether it ends in max pooling.
-        dropout: fraction of its output set to zero in training.
-    """
-
-    number: int
-    channels: int
-    filters: int
-    input_size: int
-    size: int
-    output_size: int
-    pooled: bool
-    dropout: float
-
-    @property
-    def keeps_activation(self) -> bool:
-        """Whether x is computed once and kept; in the first block nine multiply-adds are quicker than memory."""
-        return self.number > 1
-
-    def name(self, array: str) -> str:
-        """Names an array of the block, as weights are named."""
-        return f"block_{self.number}/{array}"
-
-    def stage(self, name: str, part: str = "") -> hl.Func:
-        """A stage of the block, or of it a part that is computed on the way, under the name that a profile shows."""
-        return hl.Func(f"block_{self.number}_{name}{part and '_' + part}")
-
-    @property
-    def input(self) -> str:
-        """The name of its input, which is the output of the block before; that of "block 0" is the images."""
-        return f"block_{self.number - 1}/output"
-
-
-def describe_blocks(architecture: Architecture) -> list[Block]:
-    """Works out the sizes of every block."""
-    size, channels, blocks = IMAGE_SIZE, 1, []
-    for number, filters in enumerate(architecture.filters, start=1):
-        pooled = number in architecture.pool_after
-        dropout = architecture.dropout if number in architecture.dropout_after else 0.0
-        convolved = size - BORDER
-        output_size = convolved // 2 if pooled else convolved
-        blocks.append(Block(number, channels, filters, size, convolved, output_size, pooled, dropout))
-        size, channels = output_size, filters
-    return blocks
 
 
 # --- Arrays: what pipelines read and write ---
@@ -224,6 +170,11 @@ def describe_arrays(blocks: Sequence[Block], packs: int, is_dense: bool) -> dict
         }
         shapes |= {block.name(name): shape for name, shape in of_block.items()}
     return shapes
+
+
+def _stage(block: Block, name: str, part: str = "") -> hl.Func:
+    """A stage of a block, or of it a part that is computed on the way, under the name that a profile shows."""
+    return hl.Func(f"block_{block.number}_{name}{part and '_' + part}")
 
 
 class Stages:
@@ -387,7 +338,7 @@ def _set_statistics(block: Block, batch_size: int, stages: Stages) -> None:
     activation, square, is_positive = _activation(block, stages), hl.Func("square"), hl.Func("is_positive")
     square[MAPS] = activation[MAPS] * activation[MAPS]
     is_positive[MAPS] = hl.select(activation[MAPS] > 0.0, hl.f32(1), hl.f32(0))
-    sums = block.stage("activation_sums")
+    sums = _stage(block, "activation_sums")
     loop = _channel_sums(sums, [activation, square, is_positive], block, block.size, stages)
     _compute_in(loop, block, activation)
     packs, count = -(-batch_size // LANES), batch_size * block.size**2
@@ -441,7 +392,7 @@ def _output(block: Block, stages: Stages) -> hl.Func:
     if block.pooled:
         value = hl.max(*(normalised(lane, x, y, channel, pack) for x, y in _window(column, row)))
     dropped = _drop(block, value, stages)
-    output = block.stage("output")
+    output = _stage(block, "output")
     output[MAPS] = hl.select(stages["training"][0] != 0, dropped, value) if block.dropout else value
     _vector_by_vector(output)
     if not block.keeps_activation:
@@ -569,7 +520,7 @@ def _gradient_sums(block: Block, stages: Stages) -> hl.Func:
     gradient[MAPS] = _drop(block, stages[block.name("output_gradient")][MAPS], stages)
     with_x[MAPS] = gradient[MAPS] * (x - mean[channel])
     of_positive[MAPS] = hl.select(x > 0.0, gradient[MAPS], 0.0)
-    sums = block.stage("gradient_sums")
+    sums = _stage(block, "gradient_sums")
     loop = _channel_sums(sums, [gradient, with_x, of_positive], block, block.output_size, stages)
     _compute_in(loop, block, activation)
     return sums
@@ -622,7 +573,7 @@ def _convolution_gradient(block: Block, coefficients: hl.Func, stages: Stages) -
 
     Around it lies a border of zeros, for the convolution that goes on from here; the first block's is not kept either.
     """
-    output_gradient, inside, result = hl.Func("dropped"), hl.Func("inside"), block.stage("convolution_gradient")
+    output_gradient, inside, result = hl.Func("dropped"), hl.Func("inside"), _stage(block, "convolution_gradient")
     output_gradient[MAPS] = _drop(block, stages[block.name("output_gradient")][MAPS], stages)
     activation = _activation(block, stages)
     normalised = _normalised(block, activation, stages)
@@ -674,7 +625,7 @@ def _kernel_gradient(block: Block, packs: int, gradient: hl.Func, stages: Stages
     weight = (tap_column, number, tap_row, channel)
     x, y, i = pixel.y, rows * of_strip + pixel.z, width * pixel.x + lane
     parts = ("in_strip", "by_lane", "by_pack", "")
-    in_strip, by_lane, by_pack, result = (block.stage("kernel_gradient", part) for part in parts)
+    in_strip, by_lane, by_pack, result = (_stage(block, "kernel_gradient", part) for part in parts)
     in_strip[lane, *weight, of_strip, pack] = hl.f32(0)
     in_strip[lane, *weight, of_strip, pack] += (
         maps[i, x + tap_column, y + tap_row, channel, pack]
@@ -739,7 +690,7 @@ def _input_gradient(block: Block, stages: Stages) -> hl.Func:
     def weight(of_channel: Any, of_filter: Any, x: Any, y: Any) -> hl.Expr:
         return kernel[of_filter, of_channel, BORDER - x, BORDER - y]
 
-    result = block.stage("input_gradient")
+    result = _stage(block, "input_gradient")
     sizes = (block.filters, block.channels, block.input_size)
     return _convolve(result, shifted, weight, lambda total: total, sizes).compute_root().parallel(pack)
 
@@ -760,7 +711,7 @@ def _convolution(block: Block, stages: Stages) -> hl.Func:
     kernel, bias = stages[block.name("kernel")], stages[block.name("bias")]
     filters = block.filters if block.keeps_activation else _channel_group(block.filters)
     return _convolve(
-        block.stage("activation"),
+        _stage(block, "activation"),
         stages[block.input],
         lambda of_filter, of_channel, x, y: kernel[of_filter, of_channel, x, y],
         lambda total: hl.max(total + bias[channel], 0.0),
@@ -823,29 +774,29 @@ def _update_pipeline(stages: Stages) -> None:
 
 
 class HalideEngine:
-    """Trains one network on all cores that Halide may use; see `training.Engine` for the methods.
+    """Trains one network on all cores that Halide may use; see `base.Engine` for the methods.
 
     The environment variable `HL_NUM_THREADS` limits the cores; the outcome does not depend on their number, to the bit.
 
     Args:
         config: the run; decides the network, the steps of an epoch and dropout.
         train_set: what `order` in `train_epoch` counts in.
-        weights: the weights to start from, named as in `models.initial_weights`.
+        weights: the weights to start from, named as in `architecture.initial_weights`.
         masks: float32 by kernel name, zero for a weight that stays zero; empty for none.
 
     Raises:
-        ValueError: if `config` asks for a gradual pruning schedule.
+        Unsupported: if `config` asks for a gradual pruning schedule, or for a network that it cannot train.
     """
 
-    def __init__(self, config: TrainingConfig, train_set: data.Dataset, weights: Weights, masks: Weights) -> None:
+    def __init__(self, config: TrainingConfig, train_set: Dataset, weights: Weights, masks: Weights) -> None:
         if config.gradual_sparsity > 0:
-            raise ValueError(
+            raise Unsupported(
                 f"gradual_sparsity is {config.gradual_sparsity}; the Halide engine has no gradual pruning, "
                 "so train with engine='tensorflow'"
             )
         self._train_set, self._steps = train_set, 0
-        blocks, batch_size = describe_blocks(config.architecture), config.batch_size
-        is_dense = config.architecture.head == "dense"
+        network, batch_size = describe_network(config.architecture), config.batch_size
+        blocks, is_dense = network.blocks, network.is_dense
         shapes = describe_arrays(blocks, -(-batch_size // LANES), is_dense)
         arrays = {name: shape.allocate() for name, shape in shapes.items()}
         arrays["lane_mask"].reshape(-1)[:batch_size] = 1

@@ -1,8 +1,9 @@
 """Where finished runs are kept.
 
-A finished run lives in `runs/<key>/`: `run.json`, one field a line, and `weights.npz` with the weights of the best
+A finished run lives in `<folder>/<key>/`: `run.json`, one field a line, and `weights.npz` with the weights of the best
 epoch. The key is a hash of the configuration, so a run is found by what was asked for, and two chapters that ask for
-the same run share it.
+the same run share it. The published runs are in `runs/`; what a reader trains goes to `data/runs/`, where git ignores
+it, and is found there all the same.
 """
 
 from __future__ import annotations
@@ -13,88 +14,129 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from smallcnn import data, pool
+from smallcnn import data
+from smallcnn.commands import CommandError
+from smallcnn.config import HISTORY, Checkpoint, Report, TrainingConfig, TrainingRun, history_frame
 from smallcnn.files import replacing
-from smallcnn.models import initial_weights
-from smallcnn.paths import runs_folder
-from smallcnn.training import HISTORY, Report, TrainingConfig, TrainingRun, Unfinished, train
+from smallcnn.paths import record_folders, runs_folder
+from smallcnn.runs import progress, workers
+from smallcnn.training import train
 
 
 class DamagedRun(Exception):
     """A record that must not be used; the message says what is wrong with it."""
 
 
-def get_runs(configs: Sequence[TrainingConfig], report: Report = print) -> list[TrainingRun]:
+class Interrupted(CommandError):
+    """Ctrl-C, or a notebook's stop button; the message says how far the training was and how it goes on."""
+
+    exit_code = 130
+
+
+def get_runs(configs: Sequence[TrainingConfig], report: Report | None = None) -> list[TrainingRun]:
     """Finds the recorded run of each configuration, and trains and records those that are missing.
 
-    Missing runs are computed by the pool; a single one by this process, on all its cores. A run is recorded the moment
-    it is finished.
+    Missing runs are computed by the workers; a single one by this process, on all its cores. A run is recorded the
+    moment it is finished.
 
     Args:
         configs: the runs to get; the earlier rounds of a pruned run need not be listed.
-        report: called with lines of text on progress and on records that cannot be used.
+        report: called with lines of text on progress and on records that cannot be used; by default the lines go to
+            the terminal, and a notebook shows bars.
 
     Returns:
         The runs in the order of `configs`.
+
+    Raises:
+        Interrupted: if somebody stops it; what is finished stays recorded.
     """
-    finished: dict[str, TrainingRun] = {}
-    missing: list[TrainingConfig] = []
-    for config in _parents_first(configs):
-        try:
-            run = load_run(config)
-        except DamagedRun as damage:
-            report(f"{damage}; training it again")
-            run = None
-        if run is None:
-            missing.append(config)
-        else:
-            finished[config.key] = run
-    if missing:
-        _compute(missing, finished, report)
+    with progress.shown(report) as report:
+        finished: dict[str, TrainingRun] = {}
+        missing: list[TrainingConfig] = []
+        for config in _parents_first(configs):
+            try:
+                run = find_run(config)
+            except DamagedRun as damage:
+                report(f"{damage}; training it again")
+                run = None
+            if run is None:
+                missing.append(config)
+            else:
+                finished[config.key] = run
+        if missing:
+            _compute(missing, finished, report)
     return [finished[config.key] for config in configs]
 
 
 def is_recorded(config: TrainingConfig) -> bool:
-    """Whether there is a record of `config`; only `load_run` tells whether it is whole."""
-    return (runs_folder() / config.key).exists()
+    """Whether there is a record of `config`; only `find_run` tells whether it is whole."""
+    return _folder_of(config.key) is not None
 
 
-def load_run(config: TrainingConfig, records: Path | None = None) -> TrainingRun | None:
+def _folder_of(key: str) -> Path | None:
+    return next((folder / key for folder in record_folders() if (folder / key).exists()), None)
+
+
+def find_run(config: TrainingConfig) -> TrainingRun | None:
     """Reads the recorded run of `config`, or returns None where there is none.
-
-    Args:
-        config: the run to find.
-        records: where to look, if not in the folder that this process records to.
 
     Raises:
         DamagedRun: if there is a record that is half-written, changed, or of something else.
     """
-    folder = (records or runs_folder()) / config.key
-    if not folder.exists():
+    folder = _folder_of(config.key)
+    if folder is None:
         return None
+    run = load_run(folder)
+    if run.config != config:
+        raise DamagedRun(f"the recorded run {config.key} is of another configuration")
+    return run
+
+
+def load_run(folder: Path) -> TrainingRun:
+    """Reads the record in `folder`.
+
+    Raises:
+        DamagedRun: if it is half-written or changed.
+    """
     try:
         run = _read(folder)
     except Exception as error:  # a damaged file makes its readers fail in any way
         raise DamagedRun(f"the recorded run {folder.name} is damaged ({error})") from error
-    if run.config != config:
+    if run.config.key != folder.name:
         raise DamagedRun(f"the recorded run {folder.name} is of another configuration")
     return run
+
+
+def find_runs(keys: Iterable[str]) -> list[TrainingRun]:
+    """Reads the recorded runs with these keys, such as a chapter's results name.
+
+    Raises:
+        DamagedRun: if one is missing or damaged.
+    """
+    found = []
+    for key in keys:
+        folder = _folder_of(key)
+        if folder is None:
+            raise DamagedRun(f"the recorded run {key} is missing")
+        found.append(load_run(folder))
+    return found
 
 
 def save_run(run: TrainingRun) -> Path:
     """Records `run` under its key, whole or not at all, in the place of any record that was there.
 
+    The record is in `runs_folder()`, unless another folder has a damaged one, which is replaced where it is.
+
     Returns:
         The folder of the record.
     """
-    folder = runs_folder() / run.config.key
+    folder = _folder_of(run.config.key) or runs_folder() / run.config.key
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -128,48 +170,74 @@ def _parents_first(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
 
 def _compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], report: Report) -> None:
     """Trains `missing`, parents first, records each and adds it to `finished`."""
-    alone = len(missing) == 1 and missing[0].engine == "halide" and pool.scheduler_address() is None
-    runs = [_train_here(missing[0], finished, report)] if alone else pool.compute(missing, finished, report)
-    for run in runs:
-        save_run(run)
-        finished[run.config.key] = run
-        _unfinished_file(run.config).unlink(missing_ok=True)
-        report(f"{run.config.label}: {100 * run.best_test_accuracy:.2f} % after epoch {run.best_epoch}, recorded")
+    alone = len(missing) == 1 and missing[0].engine == "halide" and workers.scheduler_address() is None
+    runs = _train_here(missing[0], finished, report) if alone else workers.compute(missing, finished, report, recorded)
+    try:
+        for run in runs:
+            if recorded(run.config) is None:  # another process may have been quicker
+                save_run(run)
+            finished[run.config.key] = run
+            _checkpoint_file(run.config).unlink(missing_ok=True)
+            report(
+                f"{run.config.label}: {100 * run.best_test_accuracy:.2f} % after epoch {run.best_epoch}, recorded"
+                + (f"; {run.caution}" if run.caution else "")
+            )
+    except KeyboardInterrupt:
+        left = sum(config.key not in finished for config in missing)
+        raise Interrupted(f"interrupted; the same again trains the {left} of {len(missing)} runs that are left") from None
 
 
-def _train_here(config: TrainingConfig, finished: dict[str, TrainingRun], report: Report) -> TrainingRun:
+def recorded(config: TrainingConfig) -> TrainingRun | None:
+    """The recorded run of `config`; None if there is none, or only a damaged record."""
+    try:
+        return find_run(config)
+    except DamagedRun:
+        return None
+
+
+def _train_here(config: TrainingConfig, finished: dict[str, TrainingRun], report: Report) -> Iterator[TrainingRun]:
     """Trains a single run in this process, on all its cores, and keeps what an interrupted one can go on from."""
-    unfinished = _load_unfinished(config)
-    if unfinished is not None:
-        report(f"{config.label}: going on after epoch {len(unfinished.epoch_seconds)}")
+    checkpoint = _load_checkpoint(config)
+    epochs = len(checkpoint.epoch_seconds) if checkpoint else 0
+    if checkpoint is not None:
+        report(f"{config.label}: going on after epoch {epochs}")
+
+    def keep(reached: Checkpoint) -> None:
+        nonlocal epochs
+        _save_checkpoint(config, reached)
+        epochs = len(reached.epoch_seconds)
+
     parent = config.parent and finished[config.parent.key]
-    return train(config, parent, report, unfinished, partial(_save_unfinished, config))
+    try:
+        yield train(config, parent, report, checkpoint, keep)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted after epoch {epochs} of {config.label}; the same again goes on from there") from None
 
 
-def _unfinished_file(config: TrainingConfig) -> Path:
-    return runs_folder() / f".{config.key}.unfinished.npz"
+def _checkpoint_file(config: TrainingConfig) -> Path:
+    return runs_folder() / f".{config.key}.checkpoint.npz"
 
 
-def _save_unfinished(config: TrainingConfig, unfinished: Unfinished) -> None:
-    fields = dataclasses.asdict(unfinished)
+def _save_checkpoint(config: TrainingConfig, checkpoint: Checkpoint) -> None:
+    fields = dataclasses.asdict(checkpoint)
     arrays = {f"best_weights {name}": array for name, array in fields.pop("best_weights").items()}
     arrays |= {f"engine_state {name}": array for name, array in fields.pop("engine_state").items()}
     arrays["predicted_classes"] = fields.pop("predicted_classes")
-    with replacing(_unfinished_file(config)) as temporary, temporary.open("wb") as file:
+    with replacing(_checkpoint_file(config)) as temporary, temporary.open("wb") as file:
         np.savez(file, fields=np.array(json.dumps(fields)), **arrays)
 
 
-def _load_unfinished(config: TrainingConfig) -> Unfinished | None:
+def _load_checkpoint(config: TrainingConfig) -> Checkpoint | None:
     """What an interrupted run of `config` left, if that is whole."""
     try:
-        with np.load(_unfinished_file(config), allow_pickle=False) as file:
+        with np.load(_checkpoint_file(config), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         fields = json.loads(str(arrays.pop("fields")))
         parts: dict[str, dict[str, np.ndarray]] = {"best_weights": {}, "engine_state": {}}
         for name in arrays.keys() - {"predicted_classes"}:
             part, array = name.split(" ")
             parts[part][array] = arrays[name]
-        return Unfinished(**fields, **parts, predicted_classes=arrays["predicted_classes"])
+        return Checkpoint(**fields, **parts, predicted_classes=arrays["predicted_classes"])
     except Exception:  # noqa: BLE001 - a damaged file makes its readers fail in any way
         return None
 
@@ -179,7 +247,7 @@ def _fields(run: TrainingRun) -> dict[str, Any]:
         "key": run.config.key,
         "recipe_version": run.config.recipe_version,
         "dataset": data.FINGERPRINT,
-        "config": run.config.to_dict(),
+        "config": run.config.to_json(),
         "provenance": run.provenance,
         "best_test_accuracy": run.best_test_accuracy,
         "best_epoch": run.best_epoch,
@@ -187,7 +255,7 @@ def _fields(run: TrainingRun) -> dict[str, Any]:
         "epochs_run": run.epochs_run,
         "seconds": run.seconds,
         "epoch_seconds": run.epoch_seconds,
-        "history": run.history,
+        "history": run.history.to_dict("list"),
         "misclassified": run.misclassified,
         "predicted_classes": "".join(map(str, run.predicted_classes.tolist())),
     }
@@ -208,7 +276,7 @@ def _read(folder: Path) -> TrainingRun:
     checksum = fields.pop("sha256")
     if checksum != _checksum(fields):
         raise ValueError("run.json is not as it was written")
-    config = TrainingConfig.from_dict(fields["config"])
+    config = TrainingConfig.from_json(fields["config"])
     if fields["recipe_version"] != config.recipe_version or fields["dataset"] != data.FINGERPRINT:
         raise ValueError("it is of another recipe or dataset")
     content = (folder / "weights.npz").read_bytes()
@@ -216,13 +284,14 @@ def _read(folder: Path) -> TrainingRun:
         raise ValueError("weights.npz is not as it was written")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         weights = {name: file[name] for name in file.files}
-    expected = {name: array.shape for name, array in initial_weights(config.architecture, config.seed).items()}
-    if {name: array.shape for name, array in weights.items()} != expected:
+    if {name: array.shape for name, array in weights.items()} != config.architecture.weight_shapes:
         raise ValueError("the weights are not those of its network")
-    history = {name: fields["history"][name] for name in HISTORY}
+    lengths = {len(values) for values in (*fields["history"].values(), fields["misclassified"], fields["epoch_seconds"])}
+    if len(lengths) != 1 or fields["history"].keys() != set(HISTORY):
+        raise ValueError("its history is not of so many epochs")
     run = TrainingRun(
         config=config,
-        history=history,
+        history=history_frame(fields["history"]),
         misclassified=fields["misclassified"],
         best_epoch=fields["best_epoch"],
         predicted_classes=np.frombuffer(fields["predicted_classes"].encode(), np.uint8) - ord("0"),
@@ -237,14 +306,12 @@ def _read(folder: Path) -> TrainingRun:
 
 def _check(run: TrainingRun, fields: dict[str, Any]) -> None:
     """Raises ValueError if the parts of a record contradict each other."""
-    epochs = len(run.epoch_seconds)
-    lengths = {len(values) for values in (*run.history.values(), run.misclassified)}
-    if lengths != {epochs} or not 1 <= run.best_epoch <= epochs <= run.config.epochs:
+    if not 1 <= run.best_epoch <= run.epochs_run <= run.config.epochs:
         raise ValueError("its history is not of so many epochs")
     if any(array.dtype != np.float32 for array in run.weights.values()):
         raise ValueError("its weights are not float32 numbers")
     wrong = len(run.misclassified[run.best_epoch - 1])
-    accuracy = run.history["test_accuracy"][run.best_epoch - 1]
+    accuracy = run.best_test_accuracy
     images = len(run.predicted_classes)
     if fields["best_test_accuracy"] != accuracy or round(accuracy * images) != images - wrong:
         raise ValueError("its accuracies contradict each other")

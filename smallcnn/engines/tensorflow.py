@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from smallcnn import data
+from smallcnn.architecture import Weights
+from smallcnn.config import TrainingConfig
+from smallcnn.data import Dataset
 from smallcnn.models import build_model, load_weights, model_variables
-from smallcnn.training import TrainingConfig, Weights
 
 
 @contextmanager
@@ -38,7 +39,7 @@ PREDICT_BATCH = 1000
 
 
 class TensorFlowEngine:
-    """Trains one network on one thread; see `training.Engine` for the methods.
+    """Trains one network on one thread; see `base.Engine` for the methods.
 
     Images stay uint8 and are scaled a batch at a time. Adam is Keras' (β₁ 0.9, β₂ 0.999, ε 1e-7), the loss categorical
     cross-entropy. One thread, because a second gains nothing on tensors this small, and because then the same
@@ -47,14 +48,14 @@ class TensorFlowEngine:
     Args:
         config: the run; decides the network, the steps of an epoch and dropout.
         train_set: what `order` in `train_epoch` counts in.
-        weights: the weights to start from, named as in `models.initial_weights`.
+        weights: the weights to start from, named as in `architecture.initial_weights`.
         masks: float32 by kernel name, zero for a weight that stays zero; empty for none.
 
     Raises:
         RuntimeError: if TensorFlow already runs with several threads in this process.
     """
 
-    def __init__(self, config: TrainingConfig, train_set: data.Dataset, weights: Weights, masks: Weights) -> None:
+    def __init__(self, config: TrainingConfig, train_set: Dataset, weights: Weights, masks: Weights) -> None:
         _use_one_thread()
         self._optimizer = keras.optimizers.Adam(config.learning_rate, jit_compile=False)
         model = build_model(config.architecture)

@@ -1,7 +1,7 @@
-"""The pool: many runs at a time, each on a core of its own, on this machine or on a cluster.
+"""The workers: many runs at a time, each on a core of its own, on this machine or on a cluster.
 
-The workers are Dask's: processes that this command starts and ends, or those of the cluster whose scheduler
-`DASK_SCHEDULER_ADDRESS` names. They get a configuration and send back a finished run; no disk is shared.
+They are Dask's: processes that this command or the build around it starts and ends, or those of the cluster whose
+scheduler `DASK_SCHEDULER_ADDRESS` names. They get a configuration and send back a finished run; no disk is shared.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import signal
 import time
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from queue import Empty, Queue
 from threading import Event, Lock, current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from smallcnn import data
 from smallcnn.commands import CommandError
-from smallcnn.models import count_multiply_adds
-from smallcnn.training import Report, TrainingConfig, TrainingRun, is_available, train
+from smallcnn.config import EpochLine, Report, TrainingConfig, TrainingRun
+from smallcnn.engines.base import is_available
+from smallcnn.runs import broker
+from smallcnn.training import train
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 # What one image costs, forward and back, for each multiply-add of the network; measured on a core of an AMD EPYC with
 # AVX2. The estimate of what is left starts from it and then goes by what this command measures.
@@ -34,6 +36,7 @@ BYTES_PER_RUN = {"halide": 500e6, "tensorflow": 2e9}
 
 JOIN_SECONDS = 10.0
 SCHEDULER_PATIENCE = 30.0  # seconds without a scheduler before it counts as gone
+SILENCE = logging.CRITICAL  # what matters of a lost worker or a failed run is said in our own words
 ALLOWED_DEATHS = 3  # of workers over the same run
 SCHEDULER_GONE = "the scheduler is gone; finished runs are recorded, and the same command goes on from them"
 WORKER_ENVIRONMENT = {
@@ -46,7 +49,7 @@ WORKER_ENVIRONMENT = {
 }
 
 
-class PoolError(CommandError):
+class WorkersError(CommandError):
     """Runs could not be computed; the message says why and what to do."""
 
 
@@ -54,17 +57,17 @@ def scheduler_address() -> str | None:
     """The cluster's scheduler, `DASK_SCHEDULER_ADDRESS`; None where this machine's own cores are to work.
 
     Raises:
-        PoolError: if that is no address.
+        WorkersError: if that is no address.
     """
     address = os.environ.get("DASK_SCHEDULER_ADDRESS") or None
     if address and not re.fullmatch(r"(tcp|tls)://([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}", address):
-        raise PoolError(f"DASK_SCHEDULER_ADDRESS is {address!r}; expected an address such as tcp://127.0.0.1:8786")
+        raise WorkersError(f"DASK_SCHEDULER_ADDRESS is {address!r}; expected an address such as tcp://127.0.0.1:8786")
     return address
 
 
 def expected_seconds(config: TrainingConfig) -> float:
     """Roughly what a run takes on one core if it is not stopped early."""
-    multiply_adds = count_multiply_adds(config.architecture) * config.train_examples * config.epochs
+    multiply_adds = config.architecture.multiply_adds * config.train_examples * config.epochs
     return SECONDS_PER_MULTIPLY_ADD[config.engine] * multiply_adds
 
 
@@ -72,21 +75,24 @@ def compute(
     configs: Sequence[TrainingConfig],
     parents: dict[str, TrainingRun],
     report: Report,
+    recorded: Callable[[TrainingConfig], TrainingRun | None] = lambda config: None,
     train: Callable[..., TrainingRun] = train,
 ) -> Iterator[TrainingRun]:
-    """Computes runs on the pool and yields each when it is finished.
+    """Computes runs on the workers and yields each when it is finished.
 
-    The run that is expected to take longest goes first, as soon as its parent is there. The run of a worker that dies
-    is done again by another.
+    The run that is expected to take longest goes first, as soon as its parent is there, whichever notebook of a build
+    asked for it. The run of a worker that dies is done again by another.
 
     Args:
         configs: the runs, each after its parent.
         parents: finished runs by key; those that are computed here are added.
         report: called with lines of text on progress.
+        recorded: the record of a configuration, or None; another notebook may have made it since `configs` were listed.
         train: what a worker does with a configuration, the finished parent or None, and a `Report`.
 
     Raises:
-        PoolError: if the scheduler is gone, or workers died too often over the same run.
+        WorkersError: if the scheduler is gone, or workers died too often over the same run.
+        KeyboardInterrupt: if somebody stops it.
     """
     ready: list[TrainingConfig] = []  # the longest last
     children: dict[str, list[TrainingConfig]] = {}  # what waits, by the key of its parent
@@ -103,14 +109,26 @@ def compute(
         is_ours = scheduler_address() is None
         topic = f"progress of {client.id}"  # a cluster may serve several commands
         client.subscribe_topic(topic, lambda event: report(progress.line(*event[1])))
+
+        def finish(run: TrainingRun) -> None:
+            parents[run.config.key] = run
+            for config in children.pop(run.config.key, []):
+                insort(ready, config, key=expected_seconds)
+
         while True:
             progress.cores = _count_cores(client)
             while ready and len(running) < progress.cores:
                 config = ready.pop()
+                if (run := recorded(config)) is not None:
+                    progress.finished(config.key)
+                    finish(run)
+                    yield run
+                    continue
                 parent = config.parent and parents[config.parent.key]
                 future = client.submit(
                     *(_compute_here, train, config, config.key, parent, topic, is_ours),
                     key=config.key,
+                    priority=expected_seconds(config),
                     _data_producer=True,  # so that it goes to a worker with nothing to do, though Dask knows no length
                 )
                 future.add_done_callback(finished.put)
@@ -124,9 +142,7 @@ def compute(
                 failures.append(future.exception())
                 continue
             run = future.result()
-            parents[future.key] = run
-            for config in children.pop(future.key, []):
-                insort(ready, config, key=expected_seconds)
+            finish(run)
             yield run
     if failures:
         raise _explained(failures[0])
@@ -138,14 +154,14 @@ def _scheduler_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:  # such as Dask's CommClosedError, or a TimeoutError
-        raise PoolError(SCHEDULER_GONE) from error
+        raise WorkersError(SCHEDULER_GONE) from error
 
 
 def _count_cores(client: Client) -> int:
     try:
         return max(1, sum(client.nthreads().values()))
     except AttributeError as error:  # a client that has lost its scheduler has none to ask
-        raise PoolError(SCHEDULER_GONE) from error
+        raise WorkersError(SCHEDULER_GONE) from error
 
 
 @contextmanager
@@ -181,24 +197,96 @@ def _next_finished(client: Client, finished: Queue[Future], interrupted: Event) 
         if not future.cancelled():
             return future
         break
-    raise PoolError(SCHEDULER_GONE)
+    raise WorkersError(SCHEDULER_GONE)
 
 
 def _explained(error: Exception) -> Exception:
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, KilledWorker):
-        return PoolError("worker after worker died over one run, for want of memory perhaps; the others are recorded")
+        return WorkersError("worker after worker died over one run, for want of memory perhaps; the others are recorded")
     return error
 
 
 @contextmanager
 def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]:
-    """Joins the cluster of `DASK_SCHEDULER_ADDRESS`, or starts workers here for as long as they are needed."""
-    import dask  # here: recorded runs need no workers
-    from distributed import Client, LocalCluster
+    """Joins the cluster of `DASK_SCHEDULER_ADDRESS` or the build's workers, or starts some for as long as they serve."""
+    from distributed import Client  # here: recorded runs need no workers
 
-    address = scheduler_address()
+    runs = f"{_counted(len(configs))} to train"
+    with _dask_settings(), ExitStack() as stack:
+        if address := scheduler_address():
+            client = _join(address, f"no scheduler answers at DASK_SCHEDULER_ADDRESS={address}")
+            report(f"{runs}, on the cluster at {address}")
+        elif broker.is_there():
+            client = _join(broker.pool_address(), SCHEDULER_GONE)
+            report(f"{runs}, by the workers of this build")
+        else:
+            cluster = stack.enter_context(local_cluster(count_workers(configs)))
+            client = Client(cluster, set_as_default=False)
+            report(f"{runs}, {len(cluster.workers)} at a time{_where(cluster)}")
+        try:
+            yield client
+        finally:
+            client.close(timeout=5)
+
+
+def _join(address: str, failure: str) -> Client:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=JOIN_SECONDS, set_as_default=False)
+    except OSError as error:
+        raise WorkersError(failure) from error
+
+
+@contextmanager
+def local_cluster(workers: int | None = None) -> Iterator[LocalCluster]:
+    """Worker processes of this machine, for as long as the block runs.
+
+    Args:
+        workers: how many; by default as many as any of the book's runs let this machine have.
+    """
+    from distributed import LocalCluster
+
+    data.load_mnist()  # fetched once, here, before several workers want it
+    with _dask_settings():
+        cluster = LocalCluster(
+            n_workers=_fitting(max(BYTES_PER_RUN.values())) if workers is None else workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=SILENCE,
+        )
+    try:
+        yield cluster
+    finally:
+        cluster.close(timeout=5)
+
+
+def _where(cluster: LocalCluster) -> str:
+    """Where its workers can be watched, and what else there is to know of them."""
+    without_halide = "" if is_available("halide") else "; Halide is not installed on this machine, so TensorFlow trains"
+    return f"; to watch them: {cluster.dashboard_link}{without_halide}"
+
+
+@contextmanager
+def build_workers(report: Report) -> Iterator[Callable[[], str]]:
+    """Yields what starts the workers of a build and returns the address of their scheduler; ends them after the block."""
+    with ExitStack() as stack:
+
+        def start() -> str:
+            cluster = stack.enter_context(local_cluster())
+            report(f"runs are missing; {len(cluster.workers)} workers train them{_where(cluster)}")
+            return cluster.scheduler_address
+
+        yield start
+
+
+@contextmanager
+def _dask_settings() -> Iterator[None]:
+    import dask
+
     options = {
         "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
@@ -207,37 +295,9 @@ def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]
         "distributed.admin.tick.interval": "1s",
         "distributed.admin.system-monitor.interval": "5s",
     }
-    silence = logging.CRITICAL  # what matters of a lost worker or a failed run is said in our own words
-    logging.getLogger("distributed").setLevel(silence)
+    logging.getLogger("distributed").setLevel(SILENCE)
     with dask.config.set(options):
-        if address:
-            try:
-                client = Client(address, timeout=JOIN_SECONDS, set_as_default=False)
-            except OSError as error:
-                raise PoolError(f"no scheduler answers at DASK_SCHEDULER_ADDRESS={address}") from error
-            cluster = None
-            report(f"{_counted(len(configs))} to train, on the cluster at {address}")
-        else:
-            data.load_mnist()  # fetched once, here, before several workers want it
-            workers = count_workers(configs)
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                silence_logs=silence,
-            )
-            client = Client(cluster, set_as_default=False)
-            report(
-                f"{_counted(len(configs))} to train, {workers} at a time; to watch them: {client.dashboard_link}"
-                + ("" if is_available("halide") else "; Halide is not installed on this machine, so TensorFlow trains")
-            )
-        try:
-            yield client
-        finally:
-            client.close(timeout=5)
-            if cluster is not None:
-                cluster.close(timeout=5)
+        yield
 
 
 def _counted(runs: int) -> str:
@@ -246,11 +306,15 @@ def _counted(runs: int) -> str:
 
 def count_workers(configs: Sequence[TrainingConfig]) -> int:
     """As many workers as there are cores and runs, but no more than memory has room for."""
+    return min(len(configs), _fitting(max(BYTES_PER_RUN[config.engine] for config in configs)))
+
+
+def _fitting(bytes_each: float) -> int:
+    """How many processes this machine has cores and memory for."""
     from dask.system import CPU_COUNT
     from distributed.system import MEMORY_LIMIT
 
-    fit = int(MEMORY_LIMIT // max(BYTES_PER_RUN[config.engine] for config in configs))
-    return max(1, min(CPU_COUNT, len(configs), fit))
+    return max(1, min(CPU_COUNT, int(MEMORY_LIMIT // bytes_each)))
 
 
 def _compute_here(
@@ -265,12 +329,17 @@ def _compute_here(
     from distributed import get_worker
 
     if config.key != key:
-        raise PoolError("a worker has another version of this project or of its data; update it")
+        raise WorkersError("a worker has another version of this project or of its data; update it")
     os.environ.setdefault("HL_NUM_THREADS", "1")  # for workers that somebody else started
     worker = get_worker()
     if is_ours:
         _use_core(worker.name)
-    return train(config, parent, lambda line: worker.log_event(topic, (key, line)))
+
+    def report(line: str) -> None:
+        epoch = line.epoch if isinstance(line, EpochLine) else 0
+        worker.log_event(topic, (key, epoch, line))
+
+    return train(config, parent, report)
 
 
 def _use_core(number: int) -> None:
@@ -292,6 +361,7 @@ class Progress:
         self._started = time.monotonic()
         self._left = {config.key: expected_seconds(config) for config in configs}
         self._epoch = {config.key: expected_seconds(config) / config.epochs for config in configs}
+        self._configs = {config.key: config for config in configs}
         self._all_left = sum(self._left.values())
         self._done = 0.0
         self._lock = Lock()  # lines come in a thread of Dask's client
@@ -301,7 +371,7 @@ class Progress:
         with self._lock:
             self._all_left -= self._left.pop(key)
 
-    def line(self, key: str, text: str) -> str:
+    def line(self, key: str, epoch: int, text: str) -> EpochLine:
         """Takes note of a finished epoch of a run; adds to `text` what is left at most, from the pace so far."""
         with self._lock:
             if key in self._left:
@@ -313,4 +383,6 @@ class Progress:
             pace = (time.monotonic() - self._started) * busy / max(self._done, self._epoch[key])
             minutes = self._all_left * pace / busy / 60
             runs = _counted(len(self._left))
-        return f"{text}; {f'at most {minutes:.0f} min' if minutes >= 1 else 'under a minute'} left for {runs}"
+        left = f"at most {minutes:.0f} min" if minutes >= 1 else "under a minute"
+        config = self._configs[key]
+        return EpochLine(f"{text}; {left} left for {runs}", config.label, epoch, config.epochs)

@@ -1,0 +1,1 @@
+"""How fast the engines are beside their peers, and how the pool of workers scales."""

@@ -1,0 +1,1 @@
+"""Programs that compute the steps of a training, behind one small interface."""

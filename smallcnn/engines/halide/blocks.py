@@ -1,0 +1,117 @@
+"""Which networks the Halide engine trains: chains of blocks with a head, and their sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smallcnn.architecture import (
+    CLASSES,
+    Activation,
+    Architecture,
+    BatchNormalisation,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling,
+    MaxPooling,
+    PlacedLayer,
+)
+from smallcnn.engines.base import Unsupported
+
+KERNEL_SIZE = 3
+VOCABULARY = (
+    "blocks of a 3×3 convolution with bias, ReLU and batch normalisation with γ, then 2×2 max pooling and dropout where "
+    "wanted, and after them global average pooling or one dense layer"
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sizes of one block of the network.
+
+    Attributes:
+        number: its place in the network, from 1.
+        channels: of its input.
+        filters: of its convolution, the channels of its output.
+        input_size: rows, and columns, of its input.
+        size: rows after its convolution.
+        output_size: rows of its output.
+        pooled: whether it ends in max pooling.
+        dropout: fraction of its output set to zero in training.
+    """
+
+    number: int
+    channels: int
+    filters: int
+    input_size: int
+    size: int
+    output_size: int
+    pooled: bool
+    dropout: float
+
+    @property
+    def keeps_activation(self) -> bool:
+        """Whether x is computed once and kept; in the first block nine multiply-adds are quicker than memory."""
+        return self.number > 1
+
+    def name(self, array: str) -> str:
+        """Names an array of the block, as weights are named."""
+        return f"block_{self.number}/{array}"
+
+    @property
+    def input(self) -> str:
+        """The name of its input, which is the output of the block before; that of "block 0" is the images."""
+        return f"block_{self.number - 1}/output"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as this engine computes it.
+
+    Attributes:
+        blocks: one after the other.
+        is_dense: whether a dense layer makes the scores, rather than global average pooling.
+    """
+
+    blocks: tuple[Block, ...]
+    is_dense: bool
+
+
+def describe_network(architecture: Architecture) -> Network:
+    """Reads a list of layers as blocks and a head.
+
+    Raises:
+        Unsupported: if it is anything else; the message names the first layer that does not fit.
+    """
+    rest = list(architecture.placed)
+    blocks = []
+    while rest and isinstance(rest[0].layer, Convolution):
+        convolution = _take(rest, Convolution(rest[0].layer.filters, KERNEL_SIZE))
+        _take(rest, Activation("relu"))
+        _take(rest, BatchNormalisation())
+        pooling = rest.pop(0) if rest[0].layer == MaxPooling(2) else None
+        dropout = rest.pop(0) if isinstance(rest[0].layer, Dropout) else None
+        (input_size, _, channels), (size, _, filters) = convolution.input_shape, convolution.output_shape
+        output_size = (pooling or convolution).output_shape[0]
+        rate = dropout.layer.rate if dropout else 0.0
+        number = len(blocks) + 1
+        blocks.append(Block(number, channels, filters, input_size, size, output_size, pooling is not None, rate))
+    if not blocks:
+        raise _unsupported(rest[0])
+    is_dense = isinstance(rest[0].layer, Flatten)
+    for layer in (Flatten(), Dense(CLASSES)) if is_dense else (GlobalAveragePooling(),):
+        _take(rest, layer)
+    _take(rest, Activation("softmax"))
+    return Network(tuple(blocks), is_dense)
+
+
+def _take(rest: list[PlacedLayer], expected: object) -> PlacedLayer:
+    """Takes the next layer if it is the expected one."""
+    if rest[0].layer != expected:
+        raise _unsupported(rest[0])
+    return rest.pop(0)
+
+
+def _unsupported(placed: PlacedLayer) -> Unsupported:
+    return Unsupported(f"Halide cannot train {placed.name} ({placed.layer.description}) there; it can train {VOCABULARY}")

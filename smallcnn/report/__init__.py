@@ -1,0 +1,1 @@
+"""What the pages show: parameters, results with their uncertainty, tables, figures, and the parts that are generated."""

@@ -1,0 +1,1 @@
+"""Who computes a run, and where it is kept."""

@@ -1,0 +1,81 @@
+"""Who sees how far the runs are: the terminal, a notebook's reader, or the command that executes the notebook."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from smallcnn.commands import say
+from smallcnn.config import EpochLine, Report
+from smallcnn.runs import broker
+
+
+@contextmanager
+def shown(report: Report | None) -> Iterator[Report]:
+    """Yields what progress is reported to while runs are computed: `report` itself, or the right one for this process.
+
+    A notebook that a command executes passes its lines on to that command; one that a person runs shows bars, and
+    nothing of them once all runs are there.
+    """
+    if report is not None:
+        yield report
+    elif broker.is_there():
+        yield broker.say
+    elif _is_notebook():
+        with _Bars() as bars:
+            yield bars
+    else:
+        yield say
+
+
+def _is_notebook() -> bool:
+    """Whether this is the kernel of a notebook; asked without importing what only a notebook has."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
+
+
+class _Bars:
+    """A bar for each run that is being trained, in one output that changes in place."""
+
+    def __enter__(self) -> _Bars:
+        self._runs: dict[str, EpochLine] = {}
+        self._started: dict[str, tuple[float, int]] = {}
+        self._line = ""
+        self._display: Any = None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._display is not None:
+            from IPython.display import clear_output
+
+            clear_output()
+
+    def __call__(self, line: str) -> None:
+        from IPython.display import HTML, display
+
+        if isinstance(line, EpochLine):
+            self._started.setdefault(line.label, (time.monotonic(), line.epoch))
+            self._runs[line.label] = line
+        else:
+            self._line = line
+            self._runs = {label: of for label, of in self._runs.items() if not line.startswith(f"{label}: ")}
+        content = HTML("".join(map(self._bar, self._runs.values())) + f"<div>{html.escape(self._line)}</div>")
+        if self._display is None:
+            self._display = display(content, display_id=True)
+        else:
+            self._display.update(content)
+
+    def _bar(self, line: EpochLine) -> str:
+        started, first = self._started[line.label]
+        left = ""
+        if line.epoch > first:
+            seconds = (time.monotonic() - started) / (line.epoch - first) * (line.epochs - line.epoch)
+            left = f", at most {seconds / 60:.0f} min left" if seconds >= 60 else ", under a minute left"
+        name = f"epoch {line.epoch} of at most {line.epochs}{left}"
+        label = html.escape(line.label)
+        bar = f'<progress value="{line.epoch}" max="{line.epochs}" aria-label="{label}"></progress>'
+        return f"<div>{bar} {label}: {name}</div>"

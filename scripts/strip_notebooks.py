@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
             text = path.read_bytes().decode()
             stripped = strip_notebook(text)
         except (OSError, ValueError) as error:
-            print(f"{path}: {error}", file=sys.stderr)
+            print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
             return 2
         if stripped != text:
             found = True

@@ -26,7 +26,7 @@ def strip_cell(cell: dict[str, Any]) -> dict[str, Any]:
     """A cell without results; its source is a list of lines, as Jupyter stores it."""
     metadata = {name: cell["metadata"][name] for name in KEPT_CELL_METADATA if cell["metadata"].get(name)}
     source = "".join(cell["source"]).splitlines(keepends=True)
-    results = {"execution_count": None, "outputs": []} if cell["cell_type"] == "code" else {}
+    results: dict[str, Any] = {"execution_count": None, "outputs": []} if cell["cell_type"] == "code" else {}
     return {**cell, "metadata": metadata, "source": source, **results}
 
 

@@ -3,7 +3,8 @@
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
 READY := .venv/.installed
-CODE := smallcnn scripts tests book
+CODE := smallcnn $(wildcard benchmarks) scripts tests book
+NOTEBOOKS := book/*.ipynb
 
 # What a user gives reaches the scripts through the environment, to the letter: neither make nor a shell expands it.
 override CHAPTER := $(value CHAPTER)
@@ -21,14 +22,14 @@ ifneq ($(filter-out 1,$(FRESH)),)
 $(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)
 endif
 
-.PHONY: help setup book preview rerun sweep bench test lint serve lock clean
+.PHONY: help setup book preview rerun sweep bench test test-fast lint format hooks serve lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
 ## Prints this list.
 help:
 	@awk '/^## / { text = substr($$0, 4); next } \
-	      /^[a-z]+:/ && text != "" { printf "make %-8s %s\n", substr($$0, 1, index($$0, ":") - 1), text } \
+	      /^[a-z-]+:/ && text != "" { printf "make %-9s %s\n", substr($$0, 1, index($$0, ":") - 1), text } \
 	      { text = "" }' Makefile
 
 ## Makes .venv and installs the locked packages in it, which every target below does first where it needs them.
@@ -58,10 +59,26 @@ bench: $(READY)
 test: $(READY)
 	@$(PYTHON) -m pytest
 
-## Checks the format and the style of the code, notebooks included.
+## Runs the tests that need no training, no built book and no browser, for use while you work.
+test-fast: $(READY)
+	@$(PYTHON) -m pytest -m "not slow"
+
+## Checks the format and the style of the code, notebooks included, and the library's types.
 lint: $(READY)
 	@$(PYTHON) -m ruff format --check $(CODE)
 	@$(PYTHON) -m ruff check $(CODE)
+	@$(PYTHON) scripts/strip_notebooks.py --check $(NOTEBOOKS)
+	@$(PYTHON) -m mypy
+
+## Formats the code, mends what can be mended without a decision, and strips notebooks of results.
+format: $(READY)
+	@$(PYTHON) scripts/strip_notebooks.py $(NOTEBOOKS)
+	@$(PYTHON) -m ruff check --fix-only $(CODE)
+	@$(PYTHON) -m ruff format $(CODE)
+
+## Lets git format, check and strip what you commit; .venv/bin/pre-commit uninstall ends it.
+hooks: $(READY)
+	@$(PYTHON) -m pre_commit install
 
 ## Serves the book on this machine, at port 8000 or at PORT=.
 serve: $(READY)
@@ -80,8 +97,8 @@ clean:
 	@rm -rf build
 
 # The second prerequisite is for a Python that was removed since: .venv/bin/python is a link to it.
-$(READY): requirements.txt $(if $(realpath $(PYTHON)),,python-is-missing)
+$(READY): requirements.txt $(if $(realpath $(PYTHON)),,.python-is-missing)
 	@sh scripts/setup.sh .venv requirements.txt build/setup.log
 
-.PHONY: python-is-missing
-python-is-missing:
+.PHONY: .python-is-missing
+.python-is-missing:

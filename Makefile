@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
 READY := .venv/.installed
-CODE := smallcnn $(wildcard benchmarks) scripts tests book
+CODE := smallcnn benchmarks scripts tests book
 NOTEBOOKS := book/*.ipynb
 
 # What a user gives reaches the scripts through the environment, to the letter: neither make nor a shell expands it.
@@ -22,14 +22,14 @@ ifneq ($(filter-out 1,$(FRESH)),)
 $(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)
 endif
 
-.PHONY: help setup book preview rerun sweep bench test test-fast lint format hooks serve lock clean
+.PHONY: help setup book preview rerun sweep runs record parameters bench test test-fast lint format hooks serve lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
 ## Prints this list.
 help:
 	@awk '/^## / { text = substr($$0, 4); next } \
-	      /^[a-z-]+:/ && text != "" { printf "make %-9s %s\n", substr($$0, 1, index($$0, ":") - 1), text } \
+	      /^[a-z-]+:/ && text != "" { printf "make %-10s %s\n", substr($$0, 1, index($$0, ":") - 1), text } \
 	      { text = "" }' Makefile
 
 ## Makes .venv and installs the locked packages in it, which every target below does first where it needs them.
@@ -37,23 +37,35 @@ setup: $(READY)
 
 ## Builds the book from the recorded runs and trains what is missing; with FRESH=1 it trains everything anew.
 book: $(READY)
-	@$(PYTHON) scripts/book.py $(if $(FRESH),--fresh)
+	@$(PYTHON) -m smallcnn book $(if $(FRESH),--fresh)
 
 ## Builds the whole book in minutes, from few images and epochs, apart from the real one.
 preview: $(READY)
-	@$(PYTHON) scripts/book.py --preview
+	@$(PYTHON) -m smallcnn book --preview
 
 ## Reruns one chapter with other values: make rerun CHAPTER=approach_2 PARAMS="epochs=10 learning_rate=0.003"
 rerun: $(READY)
-	@$(PYTHON) scripts/rerun.py
+	@$(PYTHON) -m smallcnn rerun -- "$$CHAPTER" "$$PARAMS"
 
 ## Trains a grid of values and seeds: make sweep CHAPTER=approach_2 GRID="learning_rate=0.003,0.01,0.03 seeds=0..4"
 sweep: $(READY)
-	@$(PYTHON) scripts/sweep.py
+	@$(PYTHON) -m smallcnn sweep --with="$$PARAMS" -- "$$CHAPTER" "$$GRID"
+
+## Lists your own runs; python -m smallcnn runs --help tells how to remove some, or publish them.
+runs: $(READY)
+	@$(PYTHON) -m smallcnn runs
+
+## Moves the runs that the book uses as published from data/runs to runs/.
+record: $(READY)
+	@$(PYTHON) -m smallcnn runs --publish
+
+## Writes the published values of smallcnn/study.py into the parameters cells of the chapters.
+parameters: $(READY)
+	@$(PYTHON) -m smallcnn parameters
 
 ## Measures the engines beside PyTorch, if requirements-bench.txt is installed, and the article's way; takes 8 to 20 minutes.
 bench: $(READY)
-	@$(PYTHON) scripts/bench.py
+	@$(PYTHON) -m benchmarks.speed
 
 ## Runs the tests.
 test: $(READY)
@@ -82,7 +94,7 @@ hooks: $(READY)
 
 ## Serves the book on this machine, at port 8000 or at PORT=.
 serve: $(READY)
-	@$(PYTHON) scripts/serve.py
+	@$(PYTHON) -m smallcnn serve -- "$$PORT"
 
 ## Resolves requirements.in into requirements.txt, keeping pinned versions that still fit.
 lock:

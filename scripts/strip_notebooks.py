@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 KEPT_CELL_METADATA = ("tags", "mystnb")
+FOLDED = {"hide-input", "hide-cell"}
 # Editors write the name and the version of the kernel that they found here; the build takes .venv's whatever it says.
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -23,8 +24,11 @@ METADATA = {
 
 
 def strip_cell(cell: dict[str, Any]) -> dict[str, Any]:
-    """A cell without results; its source is a list of lines, as Jupyter stores it."""
+    """A cell without results, folded by its tags alone; its source is a list of lines, as Jupyter stores it."""
     metadata = {name: cell["metadata"][name] for name in KEPT_CELL_METADATA if cell["metadata"].get(name)}
+    tags = set(metadata.get("tags", []))
+    if tags & FOLDED and "parameters" not in tags:
+        metadata["jupyter"] = {"source_hidden": True}  # as JupyterLab folds what a page folds
     source = "".join(cell["source"]).splitlines(keepends=True)
     results: dict[str, Any] = {"execution_count": None, "outputs": []} if cell["cell_type"] == "code" else {}
     return {**cell, "metadata": metadata, "source": source, **results}

@@ -460,5 +460,3 @@ def initial_weights(architecture: Architecture, seed: int) -> Weights:
 def convolution_kernels(weights: Mapping[str, np.ndarray]) -> Weights:
     """Picks the kernels of the convolutions, the prunable weights, in the order of the blocks."""
     return {name: array for name, array in weights.items() if name.endswith("/kernel") and array.ndim == 4}
-
-

@@ -156,6 +156,11 @@ class TrainingConfig:
             dataclasses.replace(self, pruned_fractions=tuple(fractions[:count])) for count in range(len(fractions) + 1)
         ]
 
+    def pruned_gradually(self, fractions: Sequence[float], epochs: int) -> TrainingConfig:
+        """The run that prunes each kernel by itself, over `epochs`, until it is as sparse as after rounds of `fractions`."""
+        counts = pruning.surviving_counts(self.architecture.prunable, tuple(fractions))
+        return dataclasses.replace(self, gradual_sparsity=1 - counts[-1] / counts[0], gradual_epochs=epochs)
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrainingConfig:
         """Reads what `to_json` gave."""

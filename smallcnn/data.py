@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from smallcnn.architecture import CLASSES
 from smallcnn.commands import CommandError
 from smallcnn.files import replacing
-from smallcnn.architecture import CLASSES
 from smallcnn.paths import mnist_file
 
 TRAIN_EXAMPLES = 60_000

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +26,7 @@ from smallcnn.architecture import (
     Weights,
 )
 
+# TensorFlow is imported inside functions: most of the library, and a worker that needs none, must not wait for it.
 SUPPORTED = (
     "Conv2D, ReLU, LeakyReLU, Softmax, Activation, BatchNormalization, MaxPooling2D, AveragePooling2D, Dropout, "
     "Flatten, GlobalAveragePooling2D and Dense"
@@ -32,6 +35,25 @@ FOLDED = {"relu": Activation("relu"), "softmax": Activation("softmax")}  # what 
 OTHER_KERAS = "this book's Keras is tf_keras, so import tf_keras as keras"
 # Options that change no number: names, and shapes that follow from the layers before.
 FREE_OPTIONS = {"name", "batch_input_shape"}
+
+
+def import_keras() -> Any:
+    """Imports tf_keras without what TensorFlow's native code remarks on the machine, which no log level keeps away."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "tf_keras" not in sys.modules:
+        standard_error, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            import tensorflow
+
+            tensorflow.config.list_physical_devices()  # looks for graphics cards
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+            os.close(nowhere)
+    import tf_keras
+
+    return tf_keras
 
 
 def read_architecture(model: Any) -> Architecture:
@@ -57,8 +79,7 @@ def read_architecture(model: Any) -> Architecture:
 
 
 def _check_origin(model: Any) -> None:
-    import tf_keras as keras  # here, because most of the library must not wait for TensorFlow
-
+    keras = import_keras()
     if not isinstance(model, keras.Sequential):
         name = f"{type(model).__module__}.{type(model).__name__}"
         if name.startswith("keras."):
@@ -145,8 +166,7 @@ def _plain(value: Any) -> Any:
 
 def _build_layer(record: Layer, activation: str = "linear", name: str | None = None) -> Any:
     """The Keras layer of a record, with the activation that it ends in."""
-    from tf_keras import layers
-
+    layers = import_keras().layers
     # What a reader's global settings could change is said here.
     pixels = {"data_format": "channels_last", "name": name, "dtype": "float32"}
     match record:
@@ -183,8 +203,7 @@ def build_model(architecture: Architecture) -> Any:
     Returns:
         A `tf_keras.Sequential` from images (batch, 28, 28, 1) in 0 to 1 to class probabilities (batch, 10).
     """
-    import tf_keras as keras
-
+    keras = import_keras()
     model = keras.Sequential([keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), dtype="float32")], name="network")
     placed = list(architecture.placed)
     while placed:
@@ -202,8 +221,7 @@ def trained_model(architecture: Architecture, weights: Mapping[str, np.ndarray])
         A `tf_keras.Sequential` from images (batch, 28, 28) or (batch, 28, 28, 1) as they are stored, 0 to 255, to class
         probabilities (batch, 10): its first layer scales them.
     """
-    import tf_keras as keras
-
+    keras = import_keras()
     network = build_model(architecture)
     load_weights(network, weights)
     scale = keras.layers.Rescaling(1 / 255, name="scale", dtype="float32")

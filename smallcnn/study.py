@@ -35,37 +35,63 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
 
-SEEDS = "one run each; a seed decides initial weights, the order of the data and dropout"
-
 PARAMETERS: dict[str, Parameter] = {
     "digits_shown": Parameter("int", "images of each digit in the picture", "images", 1, 20),
     # The network.
     "filters": Parameter("list[int]", "filters of each block's convolution, first block first", "", 1, 1024),
     "pool_after": Parameter("list[int]", "blocks that end in 2×2 max pooling, counted from 1", "", 1, "filters"),
-    "dropout": Parameter("float", "fraction of values set to zero where dropout is applied", "0 to below 1", 0, 1, open_above=True),
+    "dropout": Parameter(
+        "float", "fraction of values set to zero where dropout is applied", "0 to below 1", 0, 1, open_above=True
+    ),
     "dropout_after": Parameter("list[int]", "blocks that end in dropout", "", 1, "filters"),
-    "head": Parameter("str", '"dense" (flatten, dense layer) or "pooled" (global average pooling)', choices=("dense", "pooled")),
+    "head": Parameter(
+        "str", '"dense" (flatten, dense layer) or "pooled" (global average pooling)', choices=("dense", "pooled")
+    ),
     # Pruning.
-    "schedule": Parameter("str", '"article" (round r prunes pruning_fraction^(1/r)) or "paper" (pruning_fraction always)', choices=("article", "paper")),
-    "pruning_fraction": Parameter("float", "how much of the surviving kernel weights goes, see schedule", "above 0, below 1", 0, 1, True, True),
+    "schedule": Parameter(
+        "str",
+        '"article" (round r prunes pruning_fraction^(1/r)) or "paper" (pruning_fraction always)',
+        choices=("article", "paper"),
+    ),
+    "pruning_fraction": Parameter(
+        "float", "how much of the surviving kernel weights goes, see schedule", "above 0, below 1", 0, 1, True, True
+    ),
     "rounds": Parameter("int", "rounds of pruning after the unpruned training", "", 1, 100),
-    "gradual_epochs": Parameter("int", "epochs over which the gradual schedule, for contrast, reaches its sparsity", "epochs", 1, "epochs"),
+    "gradual_epochs": Parameter(
+        "int", "epochs over which the gradual schedule, for contrast, reaches its sparsity", "epochs", 1, "epochs"
+    ),
     "gradual_seeds": Parameter("list[int]", "seeds of the gradually pruned runs, one run each", "", 0),
     # Training.
     "epochs": Parameter("int", "passes over the training set at most", "epochs", 1, 100_000),
-    "batch_size": Parameter("int", "images for each step; an incomplete last batch of an epoch is left out", "images", 1, "train_examples"),
+    "batch_size": Parameter(
+        "int", "images for each step; an incomplete last batch of an epoch is left out", "images", 1, "train_examples"
+    ),
     "learning_rate": Parameter("float", "learning rate of Adam at the start", "above 0", 0, None, True),
-    "early_stopping_patience": Parameter("int", "epochs without a better test accuracy before training stops", "epochs", 1),
-    "early_stopping_baseline": Parameter("float", "test accuracy that a better epoch must exceed to restart the patience", "0 to 1", 0, 1),
-    "plateau_patience": Parameter("int", "epochs without a better test accuracy before the learning rate falls", "epochs", 1),
-    "plateau_factor": Parameter("float", "what the learning rate is then multiplied by", "above 0, below 1", 0, 1, True, True),
+    "early_stopping_patience": Parameter(
+        "int", "epochs without a better test accuracy before training stops", "epochs", 1
+    ),
+    "early_stopping_baseline": Parameter(
+        "float", "test accuracy that a better epoch must exceed to restart the patience", "0 to 1", 0, 1
+    ),
+    "plateau_patience": Parameter(
+        "int", "epochs without a better test accuracy before the learning rate falls", "epochs", 1
+    ),
+    "plateau_factor": Parameter(
+        "float", "what the learning rate is then multiplied by", "above 0, below 1", 0, 1, True, True
+    ),
     "train_examples": Parameter("int", "training images, with the classes in their proportions", "images", 10, 60_000),
-    "seeds": Parameter("list[int]", SEEDS, "", 0),
-    "engine": Parameter("str", 'what computes the steps: "halide", "tensorflow", or "auto" (Halide where it can)', choices=("auto", "halide", "tensorflow")),
+    "seeds": Parameter(
+        "list[int]", "one run each; a seed decides initial weights, the order of the data and dropout", "", 0
+    ),
+    "engine": Parameter(
+        "str",
+        'what computes the steps: "halide", "tensorflow", or "auto" (Halide where it can)',
+        choices=("auto", "halide", "tensorflow"),
+    ),
     # Further runs.
-    "dropout_tried": Parameter("float", "dropout of the further runs that have it", "0 to below 1", 0, 1, open_above=True),
-    "dropout_tried_after": Parameter("list[int]", "blocks that end in dropout in those runs", "", 1),
-}  # fmt: skip
+    "dropout_tried": Parameter("float", "dropout of the further runs", "0 to below 1", 0, 1, open_above=True),
+    "dropout_tried_after": Parameter("list[int]", "blocks that end in dropout in the further runs", "", 1),
+}
 NETWORK_PARAMETERS = ("filters", "pool_after", "dropout", "dropout_after", "head")
 
 

@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 from smallcnn.architecture import Weights
 from smallcnn.config import TrainingConfig
 from smallcnn.data import Dataset
-from smallcnn.models import build_model, load_weights, model_variables
+from smallcnn.models import build_model, import_keras, load_weights, model_variables
 
-
-@contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Leaves out what TensorFlow's native code remarks on the machine, which no log level keeps away."""
-    standard_error = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
-        os.close(nowhere)
-
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-with _without_remarks():
-    import tensorflow as tf
-    import tf_keras as keras
-
-    tf.config.list_physical_devices()  # looks for graphics cards
+keras = import_keras()
+import tensorflow as tf  # noqa: E402 - quietly imported above
 
 PREDICT_BATCH = 1000
 

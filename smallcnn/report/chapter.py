@@ -1,160 +1,160 @@
-"""What a chapter's notebook needs besides training: its parameters as used, and its results for other pages."""
+"""A chapter while its notebook runs: its parameters as used, the runs that they ask for, its results for other pages."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from IPython.display import Markdown
+from IPython import get_ipython
+from IPython.display import HTML, Markdown, display
 
-from smallcnn.checks import check_choice, check_integer, check_integers
+from smallcnn import study
+from smallcnn.architecture import Architecture
+from smallcnn.config import TrainingConfig, TrainingRun
+from smallcnn.engines.base import Unsupported, is_available
+from smallcnn.engines.halide.blocks import describe_network
 from smallcnn.files import write_json
-from smallcnn.models import ARCHITECTURE_FIELDS, Architecture, count_prunable, count_total, count_trainable
-from smallcnn.parameters import ParameterError, check_types, read_parameters
 from smallcnn.paths import build_folder
-from smallcnn.pruning import pruned_fractions, round_configs, surviving_counts
-from smallcnn.runs import is_recorded
-from smallcnn.statistics import accuracy_of_other_half
-from smallcnn.training import ENGINES, TrainingConfig, TrainingRun, is_available
+from smallcnn.report import results
+from smallcnn.report.display import STYLE, set_up
+from smallcnn.report.parameters import ParameterError, check_values, published_values
+from smallcnn.report.uncertainty import other_half_accuracy
+from smallcnn.runs import broker
+from smallcnn.runs.records import is_recorded
 
-# The chapters that are notebooks, in the book's order, each with those whose results it reads.
-CHAPTERS: dict[str, tuple[str, ...]] = {
-    "data": (),
-    "approach_1": (),
-    "approach_2": (),
-    "approach_3": (),
-    "pruning": (),
-    "comparison": ("approach_1", "approach_2", "approach_3", "pruning"),
-}
-
-TRAINING_PARAMETERS = tuple(
-    field.name
-    for field in dataclasses.fields(TrainingConfig)
-    if field.default is dataclasses.MISSING and field.name not in ("architecture", "seed")
-)
+SETTINGS = tuple(study.TRAINING.keys() - {"seeds", "engine"})
 
 
-def training_configs(parameters: Mapping[str, Any]) -> list[TrainingConfig]:
-    """Turns the parameters of a chapter that trains into one configuration for each of its seeds.
+def training_configs(architecture: Architecture, values: Mapping[str, Any]) -> list[TrainingConfig]:
+    """One configuration for each of the seeds among a chapter's parameters.
+
+    The engine "auto" is Halide where it is installed, or all runs are recorded, and can train the network; else
+    TensorFlow.
 
     Raises:
-        ValueError: if a value is out of range.
-        TypeError: if a value has the wrong type.
+        ParameterError: if the engine that is asked for cannot train the network, or is not installed.
     """
-    seeds = check_integers("seeds", parameters["seeds"], minimum=0)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds is {list(seeds)}; expected at least one seed and none twice")
-    architecture = Architecture(**{name: parameters[name] for name in ARCHITECTURE_FIELDS})
-    settings = {name: parameters[name] for name in TRAINING_PARAMETERS}
-    check_choice("engine", settings["engine"], ("auto", *ENGINES))
 
     def with_engine(engine: str) -> list[TrainingConfig]:
-        return [TrainingConfig(architecture, seed, **{**settings, "engine": engine}) for seed in seeds]
+        settings = {name: values[name] for name in SETTINGS}
+        return [TrainingConfig(architecture, seed, engine=engine, **settings) for seed in values["seeds"]]
 
-    fast = with_engine("tensorflow" if settings["engine"] == "tensorflow" else "halide")
-    if is_available(fast[0].engine) or all(is_recorded(config) for config in fast):
-        return fast
-    if settings["engine"] == "auto":
+    asked = values["engine"]
+    if asked == "tensorflow" or (asked == "auto" and why_not_halide(architecture)):
         return with_engine("tensorflow")
-    raise ValueError(f"engine is {settings['engine']!r}, which is not installed on this machine; take engine=auto")
+    if reason := why_not_halide(architecture):
+        raise ParameterError(f"engine is halide; {reason}; take engine=auto")
+    fast = with_engine("halide")
+    if is_available("halide") or all(map(is_recorded, fast)):
+        return fast
+    if asked == "auto":
+        return with_engine("tensorflow")
+    raise ParameterError("engine is halide, which is not installed on this machine; take engine=auto")
 
 
-def pruning_configs(parameters: Mapping[str, Any]) -> list[list[TrainingConfig]]:
-    """Turns the parameters of the pruning chapter into its rounds, the unpruned one first, for each seed."""
-    schedule = (parameters["schedule"], parameters["pruning_fraction"], parameters["rounds"])
-    return [round_configs(config, *schedule) for config in training_configs(parameters)]
-
-
-def gradual_configs(parameters: Mapping[str, Any]) -> list[TrainingConfig]:
-    """Turns the parameters of the pruning chapter into its gradually pruned runs, as sparse as the last round.
-
-    They are TensorFlow's, whatever the engine of the rounds: the schedule is tensorflow-model-optimization's.
-    """
-    fractions = pruned_fractions(parameters["schedule"], parameters["pruning_fraction"], parameters["rounds"])
-    configs = training_configs({**parameters, "seeds": parameters["gradual_seeds"], "engine": "tensorflow"})
-    counts = surviving_counts(count_prunable(configs[0].architecture), fractions)
-    sparsity = 1 - counts[-1] / counts[0]
-    epochs = parameters["gradual_epochs"]
-    return [dataclasses.replace(config, gradual_sparsity=sparsity, gradual_epochs=epochs) for config in configs]
-
-
-def dropout_configs(parameters: Mapping[str, Any]) -> list[TrainingConfig]:
-    """Turns the parameters of a chapter that tries its network with dropout too into those further runs."""
-    tried = {"dropout": parameters["dropout_tried"], "dropout_after": parameters["dropout_tried_after"]}
+def why_not_halide(architecture: Architecture) -> str:
+    """Why the Halide engine cannot train a network; empty where it can."""
     try:
-        return training_configs({**parameters, **tried})
-    except ValueError as error:
-        raise ValueError(f"with dropout_tried and dropout_tried_after, {error}") from error
-
-
-def chapter_configs(parameters: Mapping[str, Any]) -> list[TrainingConfig]:
-    """Lists the runs that a chapter with these parameters needs; none for a chapter that does not train.
-
-    Raises:
-        ValueError: if a value is out of range.
-        TypeError: if a value has the wrong type.
-    """
-    if "rounds" in parameters:
-        rounds = [config for configs in pruning_configs(parameters) for config in configs]
-        return rounds + gradual_configs(parameters)
-    if "dropout_tried" in parameters:
-        return training_configs(parameters) + dropout_configs(parameters)
-    return training_configs(parameters) if "seeds" in parameters else []
-
-
-def check_parameters(chapter: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks changed parameters of `chapter` as its notebook would, without starting anything.
-
-    Returns:
-        All parameters of the chapter by name, changed ones as in `changes`.
-
-    Raises:
-        ParameterError: if the chapter or a name is unknown, a type is wrong or a value is out of range.
-    """
-    check_types(chapter, changes)
-    values = {name: parameter.default for name, parameter in read_parameters(chapter).items()} | dict(changes)
-    try:
-        if "digits_shown" in values:
-            check_integer("digits_shown", values["digits_shown"], minimum=1, maximum=20)
-        chapter_configs(values)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"{chapter}: {error}") from error
-    return values
+        describe_network(architecture)
+    except Unsupported as error:
+        return str(error)
+    return ""
 
 
 class Chapter:
-    """A chapter while its notebook runs.
+    """A chapter in its notebook.
 
     Args:
         name: the notebook's file name without its ending.
-        variables: the notebook's `globals()`, which hold the parameters as used.
-
-    Attributes:
-        parameters: the values as used, by name.
-        published: the published parameters, by name.
-        changed: the values as used of those parameters that differ from the published ones.
+        variables: the notebook's `globals()`, from which the parameters are read each time they are used.
 
     Raises:
-        ParameterError: if a parameter has a wrong type or is out of range.
+        ParameterError: if a parameter is missing, has a wrong type or is out of range.
     """
 
     def __init__(self, name: str, variables: Mapping[str, Any]) -> None:
         self.name = name
-        self.published = read_parameters(name)
-        self.parameters = check_parameters(name, {key: variables[key] for key in self.published})
-        self.changed = {key: value for key, value in self.parameters.items() if value != self.published[key].default}
+        self.published = published_values(name)
+        self._variables = variables
+        self._typed: tuple[Any, dict[str, Any]] = (None, {})
+        set_up()
+        shell = get_ipython()
+        if shell is not None:
+            if not broker.is_there():  # the book has its own style sheet
+                display(HTML(STYLE))
+            shell.events.register("post_run_cell", lambda result: self._note_model())
+        if set(study.NETWORK_PARAMETERS) & self.published.keys():
+            from smallcnn.models import import_keras
 
-    def note(self) -> Markdown | None:
+            import_keras()
+        self.parameters  # noqa: B018 - wrong ones are refused here
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values as used now, by name."""
+        values = {name: self._variables[name] for name in self.published if name in self._variables}
+        check_values(self.name, values)
+        return values
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The values as used of those parameters that differ from the published ones."""
+        return {name: value for name, value in self.parameters.items() if value != self.published[name]}
+
+    def _note_model(self) -> None:
+        """Remembers with which parameters the notebook's present `model` was typed."""
+        model = self._variables.get("model")
+        if model is not None and model is not self._typed[0]:
+            values = {name: self._variables.get(name) for name in study.NETWORK_PARAMETERS if name in self.published}
+            self._typed = (model, values)
+
+    def configs(self, model: Any, **changes: Any) -> list[TrainingConfig]:
+        """What to train: `model` with the chapter's parameters, once for each seed.
+
+        Args:
+            model: a Keras model, of which the layers count and not the weights.
+            changes: parameters that differ for these runs.
+
+        Raises:
+            ParameterError: if the network's parameters have changed since `model` was typed from them.
+            ValueError, TypeError: if `model` is outside the vocabulary.
+        """
+        from smallcnn.models import read_architecture
+
+        values = self.parameters | changes
+        typed_model, typed_values = self._typed
+        if model is typed_model:
+            stale = [name for name, value in typed_values.items() if value != values[name]]
+            if stale:
+                raise ParameterError(
+                    f"{' and '.join(stale)} changed after the cell that types the network ran; run that cell again"
+                )
+        return training_configs(read_architecture(model), values)
+
+    def note(self) -> HTML | None:
         """A note for the reader on parameters that differ from the published ones; None where none does."""
         return changes_note({self.name: self.changed})
 
-    def note_on(self, results: Mapping[str, Mapping[str, Any]]) -> Markdown | None:
+    def note_on(self, other_results: Mapping[str, Mapping[str, Any]]) -> HTML | None:
         """The same note on the chapters whose results this one reads."""
-        return changes_note({name: result["changed_parameters"] for name, result in results.items()})
+        return changes_note({name: result["changed_parameters"] for name, result in other_results.items()})
+
+    def result(self, runs: Sequence[TrainingRun]) -> Markdown:
+        """What the runs reached, in words."""
+        return Markdown(results.sentence(runs))
+
+    def provenance(self, runs: Sequence[TrainingRun]) -> None:
+        """Shows the parameters as published and as used, which engine computed the runs and why, and their records."""
+        engines = sorted({run.config.engine for run in runs})
+        reasons = {why_not_halide(run.config.architecture) for run in runs} - {""}
+        why = f", because {reasons.pop()}" if reasons and engines == ["tensorflow"] else ""
+        names = {"halide": "Halide", "tensorflow": "TensorFlow"}
+        display(results.parameters(self.published, self.parameters))
+        display(Markdown(f"The steps were computed by {' and '.join(names[engine] for engine in engines)}{why}."))
+        display(results.provenance(runs))
 
     def write_results(self, **values: Any) -> Path:
         """Writes the chapter's results for the pages that compare chapters.
@@ -167,32 +167,45 @@ class Chapter:
         write_json(path, head | values)
         return path
 
-    def write_training_results(self, runs: Sequence[TrainingRun], **values: Any) -> Path:
-        """Writes the results of a chapter that trains one network with several seeds; the first seed leads."""
+    def write_training_results(
+        self, runs: Sequence[TrainingRun], variants: Mapping[str, Sequence[TrainingRun]] | None = None, **values: Any
+    ) -> Path:
+        """Writes the results of a chapter that trains one network with several seeds; the first seed leads.
+
+        Args:
+            runs: a run a seed.
+            variants: further runs of the network with something changed, by what that is; none are left out.
+            values: more to write.
+        """
         first = runs[0]
+        architecture = first.config.architecture
         return self.write_results(
-            total_parameters=count_total(first.config.architecture),
-            trainable_parameters=count_trainable(first.config.architecture),
+            layers=architecture.to_json(),
+            total_parameters=architecture.total,
+            trainable_parameters=architecture.trainable,
+            multiply_adds=architecture.multiply_adds,
             best_test_accuracy=first.best_test_accuracy,
             best_epoch=first.best_epoch,
             epochs_run=first.epochs_run,
-            runs=[run_summary(run) for run in runs],
+            cautions=list(dict.fromkeys(run.caution for run in runs if run.caution)),
+            runs=list(map(run_summary, runs)),
+            variants={name: list(map(run_summary, further)) for name, further in (variants or {}).items() if further},
             **values,
         )
 
 
-def changes_note(changes: Mapping[str, Mapping[str, Any]]) -> Markdown | None:
+def changes_note(changes: Mapping[str, Mapping[str, Any]]) -> HTML | None:
     """A note on changed parameters, by chapter; None where nothing was changed."""
     items = [
-        f"<li>{chapter}: <code>{name}</code> is {value} instead of {read_parameters(chapter)[name].default}</li>"
+        f"<li>{chapter}: <code>{name}</code> is {value} instead of {published_values(chapter)[name]}</li>"
         for chapter, values in changes.items()
         for name, value in values.items()
     ]
     if not items:
         return None
     title = "Preview" if os.environ.get("SMALLCNN_PREVIEW") else "Changed parameters"
-    return Markdown(
-        f'<div class="admonition warning"><p class="admonition-title">{title}</p>'
+    return HTML(
+        f'<div class="note admonition warning"><p class="admonition-title">{title}</p>'
         f"<p>The numbers on this page do not come from the published parameters:</p><ul>{''.join(items)}</ul></div>"
     )
 
@@ -204,9 +217,21 @@ def run_summary(run: TrainingRun) -> dict[str, Any]:
         "key": run.config.key,
         "best_test_accuracy": run.best_test_accuracy,
         "final_test_accuracy": run.final_test_accuracy,
-        "other_half_accuracy": accuracy_of_other_half(run),
+        "other_half_accuracy": other_half_accuracy(run),
         "epochs_run": run.epochs_run,
         "seconds": run.seconds,
+    }
+
+
+def round_summary(runs: Sequence[TrainingRun]) -> dict[str, Any]:
+    """What the pruning chapter's results say of one pruned network, trained with several seeds."""
+    return results.pruning_counts(runs[0]) | {
+        "best_test_accuracy": runs[0].best_test_accuracy,
+        "best_test_accuracies": [run.best_test_accuracy for run in runs],
+        "other_half_accuracies": list(map(other_half_accuracy, runs)),
+        "seeds": [run.config.seed for run in runs],
+        "keys": [run.config.key for run in runs],
+        "key": runs[0].config.key,
     }
 
 

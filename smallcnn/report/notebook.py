@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from smallcnn.architecture import Architecture
-from smallcnn.files import write_json
+from smallcnn.files import write_json, write_text
 from smallcnn.paths import BOOK, ROOT, build_folder
 from smallcnn.report.parameters import ParameterError, check_name, check_values, published_values
-from smallcnn.study import PARAMETERS
+from smallcnn.study import CHAPTERS, PARAMETERS
 
 
 def tagged_source(chapter: str, tag: str) -> str:
@@ -28,7 +28,9 @@ def tagged_source(chapter: str, tag: str) -> str:
         tagged = [cell for cell in cells if tag in cell["metadata"].get("tags", [])]
         return "".join(tagged[0]["source"]) if tagged else ""
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ParameterError(f"{chapter}: book/{path.name} cannot be read ({error}); git checkout book/{path.name} brings it back") from error
+        raise ParameterError(
+            f"{chapter}: book/{path.name} cannot be read ({error}); git checkout book/{path.name} brings it back"
+        ) from error
 
 
 def notebook_values(chapter: str) -> dict[str, Any]:
@@ -41,12 +43,15 @@ def notebook_values(chapter: str) -> dict[str, Any]:
     try:
         statements = ast.parse(tagged_source(chapter, "parameters")).body
     except SyntaxError as error:
-        raise ParameterError(f"{chapter}: its parameters cell is no Python, {error.msg} in line {error.lineno}") from None
+        raise ParameterError(
+            f"{chapter}: its parameters cell is no Python, {error.msg} in line {error.lineno}"
+        ) from None
     values = {}
     for statement in statements:
         match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(
-                target=ast.Name(id=name), value=ast.expr() as value
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
             ) if name in known:
                 try:
                     values[name] = ast.literal_eval(value)
@@ -70,6 +75,26 @@ def parameters_source(chapter: str) -> str:
         unit = f" [{parameter.unit}]" if parameter.unit else ""
         lines.append(f"{name}: {parameter.type} = {json.dumps(value)}  # {parameter.help}{unit}")
     return "\n".join(lines)
+
+
+def write_published_parameters() -> list[str]:
+    """Writes the published values into the parameters cells of the notebooks.
+
+    Returns:
+        The chapters whose notebooks were changed.
+    """
+    changed = []
+    for chapter in CHAPTERS:
+        path = BOOK / f"{chapter}.ipynb"
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if "parameters" in cell["metadata"].get("tags", []):
+                cell["source"] = parameters_source(chapter).splitlines(keepends=True)
+        text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        if text != path.read_text(encoding="utf-8"):
+            write_text(path, text)
+            changed.append(chapter)
+    return changed
 
 
 def check_parameters(chapter: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,8 +153,9 @@ def _reader() -> str:
 
 
 def _run_network_cell(chapter: str, parameters: str, source: str, values: Mapping[str, Any]) -> Architecture:
-    from smallcnn.models import explain, read_architecture
+    from smallcnn.models import explain, import_keras, read_architecture
 
+    import_keras()
     namespace: dict[str, Any] = {}
     try:
         exec(parameters, namespace)
@@ -137,5 +163,9 @@ def _run_network_cell(chapter: str, parameters: str, source: str, values: Mappin
         exec(source, namespace)
         return read_architecture(namespace["model"])
     except Exception as error:  # whatever a cell does
-        what = "its network cell makes no `model`" if isinstance(error, KeyError) and error.args == ("model",) else explain(error)
+        what = (
+            "its network cell makes no `model`"
+            if isinstance(error, KeyError) and error.args == ("model",)
+            else explain(error)
+        )
         raise ParameterError(f"{chapter}: {what}") from error

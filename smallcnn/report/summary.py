@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from smallcnn.chapters import CHAPTERS, changes_note
-from smallcnn.models import ARCHITECTURE_FIELDS, TARGET, Architecture, count_multiply_adds
-from smallcnn.parameters import read_parameters
-from smallcnn.tables import percent, spread, table
+import pandas as pd
+from IPython.display import Markdown
+
+from smallcnn import study
+from smallcnn.architecture import TARGET
+from smallcnn.report import tables
+from smallcnn.report.chapter import changes_note
+from smallcnn.report.tables import percent, spread
+from smallcnn.report.uncertainty import is_above, mean_and_deviation, paired_difference
 
 Results = Mapping[str, Mapping[str, Any]]
-
-APPROACHES = {"approach_1": "approach 1", "approach_2": "approach 2", "approach_3": "approach 3"}
-
-# What the article says of each network: total and trainable parameters, best test accuracy.
-ARTICLE = {
-    "approach_1": (8060, 7968, "99.24\u202f%"),
-    "approach_2": (5490, 5382, "99.47\u202f%"),
-    "approach_3": (3170, 3090, "over 99\u202f%"),
-}
-ARTICLE_ROUNDS = {1: (1044, 4176, "20", 4338, "above 99\u202f%"), 2: (1867, 2309, "55.77", 2471, "99.2\u202f%")}
-
-
-def generated_parts(results: Results) -> dict[str, bytes]:
-    """Makes the generated parts of the book, by file name, from the results of all chapters by name."""
-    note = changes_note({chapter: result.get("changed_parameters", {}) for chapter, result in results.items()})
-    summary = summary_table(results) if note is None else f"{note.data}\n\n{summary_table(results)}"
-    return {
-        "answer.md": answer(results).encode(),
-        "summary.md": summary.encode(),
-        "summary.svg": summary_figure(results),
-        "article_numbers.md": article_numbers(results).encode(),
-        "parameters.md": parameter_reference().encode(),
-    }
 
 
 @dataclass(frozen=True)
@@ -43,187 +26,251 @@ class Network:
 
     Attributes:
         label: its name in figures.
+        name: its name in tables and text.
         chapter: where it is trained.
         total, trainable: parameters.
-        accuracies: best test accuracy with each seed.
+        multiply_adds: that one image takes; pruned weights are multiplied like others.
+        accuracies: best test accuracy by seed.
         other_half: the same where other images choose the epoch than those that measure the accuracy.
-        article: the best test accuracy that the article gives.
+        article: what the article says of it.
+        is_listed: whether it is one of the networks of the study, or only held against them.
     """
 
     label: str
+    name: str
     chapter: str
     total: int
     trainable: int
-    accuracies: list[float]
-    other_half: list[float]
-    article: str
+    multiply_adds: int
+    accuracies: dict[int, float]
+    other_half: dict[int, float]
+    article: study.Article = field(default_factory=study.Article)
+    is_listed: bool = True
 
     @property
-    def name(self) -> str:
-        """Its name in tables and text."""
-        return self.label if self.chapter in APPROACHES else f"approach 2, {self.label}"
+    def mean(self) -> float:
+        """The mean of its best test accuracies."""
+        return sum(self.accuracies.values()) / len(self.accuracies)
 
 
-def networks(results: Results) -> list[Network]:
-    """Every network of the book, in its order."""
+def designs(results: Results) -> list[Network]:
+    """The networks that the chapters design, each followed by its variants."""
     found = []
-    for chapter, label in APPROACHES.items():
-        of = results[chapter]
-        total, trainable = of["total_parameters"], of["trainable_parameters"]
-        bests, others = ([run[f"{kind}_accuracy"] for run in of["runs"]] for kind in ("best_test", "other_half"))
-        found.append(Network(label, chapter, total, trainable, bests, others, ARTICLE[chapter][2]))
-    pruning = results["pruning"]
-    rounds = [(round_label(of["round"]), of, ARTICLE_ROUNDS.get(of["round"], ("–",))[-1]) for of in pruning["rounds"]]
-    for label, of, article in [*rounds[1:], ("pruned gradually", pruning["gradual"], "–")]:
-        total = pruning["total_parameters"] - of["prunable"] + of["remaining"]
-        accuracies = of["best_test_accuracies"], of["other_half_accuracies"]
-        found.append(Network(label, "pruning", total, of["trainable_remaining"], *accuracies, article))
+    for chapter in study.APPROACHES:
+        result = results[chapter.name]
+        for variant, runs in {"": result["runs"], **result.get("variants", {})}.items():
+            label = f"{chapter.label} {variant}".strip()
+            accuracies, others = (
+                {run["seed"]: run[f"{kind}_accuracy"] for run in runs} for kind in ("best_test", "other_half")
+            )
+            counts = (result["total_parameters"], result["trainable_parameters"], result["multiply_adds"])
+            article = study.Article() if variant else chapter.article
+            found.append(Network(label, label, chapter.name, *counts, accuracies, others, article, not variant))
     return found
 
 
+def pruned_networks(results: Results) -> list[Network]:
+    """The rounds of pruning after the unpruned one, then the gradually pruned network."""
+    pruning = results[study.PRUNING.name]
+    rounds = [
+        (study.round_label(row["round"]), row, study.ARTICLE_ROUNDS.get(row["round"])) for row in pruning["rounds"]
+    ]
+    found = []
+    for label, row, article in [*rounds[1:], (study.GRADUAL, pruning["gradual"], None)]:
+        total = pruning["total_parameters"] - row["prunable"] + row["remaining"]
+        accuracies, others = (
+            dict(zip(row["seeds"], row[f"{kind}_accuracies"], strict=True)) for kind in ("best_test", "other_half")
+        )
+        name = f"{study.CHAPTERS[study.PRUNED].label}, {label}"
+        counts = (total, row["trainable_remaining"], pruning["multiply_adds"])
+        found.append(Network(label, name, study.PRUNING.name, *counts, accuracies, others, article or study.Article()))
+    return found
+
+
+def networks(results: Results) -> list[Network]:
+    """Every network of the study, in its order."""
+    return [network for network in (*designs(results), *pruned_networks(results)) if network.is_listed]
+
+
 def summary_points(results: Results) -> dict[str, tuple[int, list[float]]]:
-    """Every network of the book by its label: trainable parameters, and best test accuracy with each seed."""
-    return {network.label: (network.trainable, network.accuracies) for network in networks(results)}
+    """Every network of the study by its label: trainable parameters, and best test accuracy with each seed."""
+    return {network.label: (network.trainable, list(network.accuracies.values())) for network in networks(results)}
+
+
+def comparison(results: Results) -> pd.DataFrame:
+    """Every network with its parameters, its arithmetic and its accuracy, here and in the article."""
+    rows = []
+    for network in networks(results):
+        best, best_sd = mean_and_deviation(list(network.accuracies.values()))
+        other, other_sd = mean_and_deviation(list(network.other_half.values()))
+        rows.append(
+            {
+                "network": network.name,
+                "trainable": network.trainable,
+                "best_test_accuracy": best,
+                "best_test_accuracy_sd": best_sd,
+                "lowest_accuracy": min(network.accuracies.values()),
+                "other_half_accuracy": other,
+                "other_half_accuracy_sd": other_sd,
+                "article": network.article.accuracy,
+                "seeds": len(network.accuracies),
+                "total": network.total,
+                "multiply_adds": network.multiply_adds,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame.attrs["name"] = "comparison"
+    return frame
+
+
+def pairs(results: Results) -> list[tuple[Network, Network]]:
+    """The networks that are held against each other.
+
+    These are the designs with each other, except a design with its own variants, which its chapter compares; each round
+    of pruning with the unpruned network; and the last round with the smallest design and its variants.
+    """
+    found = [
+        (later, earlier)
+        for earlier, later in itertools.combinations(designs(results), 2)
+        if earlier.chapter != later.chapter and (earlier.is_listed or later.is_listed)
+    ]
+    unpruned = next(network for network in designs(results) if network.chapter == study.PRUNED)
+    rounds = [network for network in pruned_networks(results) if network.label != study.GRADUAL]
+    found += [(network, unpruned) for network in rounds]
+    smallest = min(designs(results), key=lambda network: network.trainable).chapter
+    if rounds and smallest != study.PRUNED:
+        found += [(rounds[-1], network) for network in designs(results) if network.chapter == smallest]
+    return [(one, other) for one, other in found if common_seeds(one, other)]
+
+
+def common_seeds(one: Network, other: Network) -> list[int]:
+    """The seeds that both networks were trained with."""
+    return [seed for seed in one.accuracies if seed in other.accuracies]
+
+
+def differences(results: Results) -> pd.DataFrame:
+    """How much more accurate one network is than another, by the seeds that both were trained with.
+
+    `points` is the mean difference in percentage points, `points_half_width` half the width of its 95 % interval.
+    """
+    rows = []
+    for one, other in pairs(results):
+        values, others = ([network.accuracies[seed] for seed in common_seeds(one, other)] for network in (one, other))
+        mean, half_width = paired_difference(values, others)
+        rows.append(
+            {
+                "what": one.name,
+                "against": other.name,
+                "seeds": len(values),
+                "points": 100 * mean,
+                "points_half_width": 100 * half_width,
+                "accuracy_is": tables.HIGHER[is_above(values, others).name],
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame.attrs["name"] = "differences"
+    return frame
+
+
+def meaning(results: Results) -> Markdown:
+    """The smallest design beside the most accurate and the largest one, in words."""
+    listed = [network for network in designs(results) if network.is_listed]
+    smallest, largest = (pick(listed, key=lambda network: network.trainable) for pick in (min, max))
+    best = max(listed, key=lambda network: network.mean)
+    text = (
+        f"Of the {len(listed)} designs the smallest, {smallest.name}, has "
+        f"{100 * smallest.trainable / largest.trainable:.0f} % of the trainable parameters of the largest, {largest.name}."
+        f" The most accurate on average is {best.name}; it classifies {percent(1 - best.mean)} of the images wrongly"
+    )
+    return Markdown(f"{text}." if best == smallest else f"{text}, {smallest.name} {percent(1 - smallest.mean)}.")
 
 
 def answer(results: Results) -> str:
     """The answer to the question of the book, in words."""
     everything = networks(results)
     target = percent(TARGET, 0)
-    above = [network for network in everything if min(network.accuracies) > TARGET]
+    above = [network for network in everything if min(network.accuracies.values()) > TARGET]
     if not above:
         return f"**No network of these runs stays above {target} with every seed.**\n"
     smallest = min(above, key=lambda network: network.trainable)
     text = (
         f"**{smallest.trainable:,} trainable parameters are enough here.** That is {smallest.name}: "
-        f"{spread(smallest.accuracies)} of the test images, above {target} with each of {len(smallest.accuracies)} "
-        "seeds."
+        f"{spread(list(smallest.accuracies.values()))} of the test images, above {target} with each of "
+        f"{len(smallest.accuracies)} seeds."
     )
-    best = max(above, key=lambda network: sum(network.accuracies) / len(network.accuracies))
+    best = max(above, key=lambda network: network.mean)
     if best != smallest:
-        text += f" The most accurate is {best.name}, with {best.trainable:,} and {spread(best.accuracies)}."
-    if doubtful := [network for network in above if min(network.other_half) <= TARGET]:
-        names = " and ".join(f"{network.name} ({percent(min(network.other_half))})" for network in doubtful)
+        text += (
+            f" The most accurate is {best.name}, with {best.trainable:,} and {spread(list(best.accuracies.values()))}."
+        )
+    if doubtful := [network for network in above if min(network.other_half.values()) <= TARGET]:
+        names = " and ".join(f"{network.name} ({percent(min(network.other_half.values()))})" for network in doubtful)
         text += f" Where other images choose the epoch, not every seed stays above {target} for {names}."
     return f"{text}\n"
 
 
-def round_label(number: int) -> str:
-    """The name of a round of pruning in figures and tables."""
-    return f"pruned, round {number}" if number else "unpruned"
-
-
 def summary_table(results: Results) -> str:
-    """The answer in one table: each network, its accuracy here and in the article, its parameters."""
-    rows = [
-        (
-            f"[{network.name}]({network.chapter}.ipynb)",
-            f"{network.trainable:,}",
-            spread(network.accuracies),
-            percent(min(network.accuracies)),
-            spread(network.other_half),
-            network.article,
-            len(network.accuracies),
-            f"{network.total:,}",
-        )
-        for network in networks(results)
-    ]
-    header = (
-        "network", "trainable", "best test accuracy", "lowest seed", "epoch chosen by other images", "in the article",
-        "seeds", "parameters",
-    )  # fmt: skip
-    return table(header, rows)
-
-
-def comparison_table(results: Results) -> str:
-    """Every network with its parameters, its arithmetic and its accuracy."""
-    rows = []
-    for network in networks(results):
-        parameters = results[network.chapter]["parameters"]
-        architecture = Architecture(**{name: parameters[name] for name in ARCHITECTURE_FIELDS})
-        counts = [f"{count:,}" for count in (network.trainable, network.total, count_multiply_adds(architecture))]
-        accuracies = (spread(network.accuracies), spread(network.other_half))
-        rows.append((network.name, counts[0], *accuracies, *counts[1:], network.article))
-    header = (
-        "network", "trainable", "best test accuracy", "epoch chosen by other images", "parameters",
-        "multiply-adds an image", "in the article",
-    )  # fmt: skip
-    return table(header, rows)
-
-
-def pairs(results: Results) -> list[tuple[str, str, list[float], list[float]]]:
-    """The networks that are held against each other: two names, and the accuracies of each with the same seeds."""
-    by_seed = {
-        label: {run["seed"]: run["best_test_accuracy"] for run in results[chapter]["runs"]}
-        for chapter, label in APPROACHES.items()
-    }
-    with_dropout = "approach 3 with dropout"
-    by_seed[with_dropout] = {
-        run["seed"]: run["best_test_accuracy"] for run in results["approach_3"]["runs_with_dropout"]
-    }
-    seeds = results["pruning"]["parameters"]["seeds"]
-    rounds = {
-        f"approach 2, {round_label(of['round'])}": dict(zip(seeds, of["best_test_accuracies"], strict=True))
-        for of in results["pruning"]["rounds"][1:]
-    }
-    last = list(rounds)[-1:]
-    compared = [
-        *[("approach 2", "approach 1"), ("approach 2", "approach 3"), ("approach 2", with_dropout)],
-        ("approach 3", "approach 1"),
-        *[(name, "approach 2") for name in rounds],
-        *[(name, other) for name in last for other in ("approach 3", with_dropout)],
-    ]
-    by_seed |= rounds
-    return [
-        (one, other, [by_seed[one][seed] for seed in common], [by_seed[other][seed] for seed in common])
-        for one, other in compared
-        if (common := [seed for seed in by_seed[one] if seed in by_seed[other]])
-    ]
-
-
-def summary_figure(results: Results) -> bytes:
-    """The answer in one figure, as SVG: parameters against accuracy."""
-    from smallcnn import figures  # here: matplotlib takes a second, and tables do without
-
-    figures.use_book_style()
-    return figures.to_svg(figures.parameters_against_accuracy(summary_points(results)))
+    """The answer in one table, as Markdown: each network, its accuracy here and in the article, its parameters."""
+    frame = comparison(results).drop(columns="multiply_adds")
+    chapters = [network.chapter for network in networks(results)]
+    frame["network"] = [f"[{name}]({chapter}.ipynb)" for name, chapter in zip(frame["network"], chapters, strict=True)]
+    return tables.to_markdown(frame)
 
 
 def article_numbers(results: Results) -> str:
-    """Each number of the article beside the one found here."""
-    rows: list[tuple[Any, ...]] = []
-    for chapter, label in APPROACHES.items():
-        total, trainable, accuracy = ARTICLE[chapter]
-        result = results[chapter]
-        accuracies = [run["best_test_accuracy"] for run in result["runs"]]
-        rows.append((f"{label}: total parameters", f"{total:,}", f"{result['total_parameters']:,}"))
-        rows.append((f"{label}: trainable parameters", f"{trainable:,}", f"{result['trainable_parameters']:,}"))
-        rows.append((f"{label}: best test accuracy", accuracy, spread(accuracies)))
-    before, *later = results["pruning"]["rounds"]
-    rows.append(("pruning: prunable kernel weights", "5,220", f"{before['prunable']:,}"))
+    """Each number of the article beside the one found here, as Markdown."""
+    rows: list[tuple[str, str, str]] = []
+    for network in designs(results):
+        article = network.article
+        if article.total is not None:
+            rows.append((f"{network.name}: total parameters", f"{article.total:,}", f"{network.total:,}"))
+            rows.append((f"{network.name}: trainable parameters", f"{article.trainable:,}", f"{network.trainable:,}"))
+            found = spread(list(network.accuracies.values()))
+            rows.append((f"{network.name}: best test accuracy", article.accuracy, found))
+    before, *later = results[study.PRUNING.name]["rounds"]
+    rows.append(("pruning: prunable kernel weights", f"{study.ARTICLE_PRUNABLE:,}", f"{before['prunable']:,}"))
     for row in later:
-        if row["round"] in ARTICLE_ROUNDS:
-            pruned, remaining, share, trainable, accuracy = ARTICLE_ROUNDS[row["round"]]
+        if article := study.ARTICLE_ROUNDS.get(row["round"]):
             name = f"pruning, round {row['round']}"
-            rows.append((f"{name}: pruned in the round", f"{pruned:,}", f"{before['remaining'] - row['remaining']:,}"))
-            rows.append((f"{name}: pruned in all", f"{share}\u202f%", percent(row["pruned_fraction"])))
-            rows.append((f"{name}: surviving kernel weights", f"{remaining:,}", f"{row['remaining']:,}"))
-            rows.append((f"{name}: trainable parameters left", f"{trainable:,}", f"{row['trainable_remaining']:,}"))
-            rows.append((f"{name}: best test accuracy", accuracy, spread(row["best_test_accuracies"])))
+            rows += [
+                (f"{name}: pruned in the round", f"{article.pruned:,}", f"{before['remaining'] - row['remaining']:,}"),
+                (f"{name}: pruned in all", article.pruned_share, percent(row["pruned_fraction"])),
+                (f"{name}: surviving kernel weights", f"{article.remaining:,}", f"{row['remaining']:,}"),
+                (f"{name}: trainable parameters left", f"{article.trainable:,}", f"{row['trainable_remaining']:,}"),
+                (f"{name}: best test accuracy", article.accuracy, spread(row["best_test_accuracies"])),
+            ]
         before = row
-    return table(("number", "the article", "here"), rows)
+    return tables.table(("number", "the article", "here"), rows)
 
 
 def parameter_reference() -> str:
-    """Every parameter of every chapter: type, value in the book, unit, help."""
+    """Every parameter of every chapter: type, published value, unit, help; as Markdown."""
     parts = []
-    for chapter in CHAPTERS:
-        parameters = read_parameters(chapter)
-        if parameters:
-            rows = [
-                (f"`{entry.name}`", f"`{entry.type}`", f"`{entry.default}`", entry.unit, entry.help)
-                for entry in parameters.values()
-            ]
-            header = ("parameter", "type", "in the book", "unit", "what it does")
-            parts.append(f"### `{chapter}`\n\n{table(header, rows, left=5)}")
+    for chapter in study.CHAPTERS.values():
+        rows = [
+            (f"`{name}`", f"`{known.type}`", f"`{value}`", known.unit, known.help)
+            for name, value in chapter.published.items()
+            for known in [study.PARAMETERS[name]]
+        ]
+        if rows:
+            header = ("parameter", "type", "published", "unit", "what it does")
+            parts.append(f"### `{chapter.name}`\n\n{tables.table(header, rows, left=5)}")
     return "\n".join(parts)
+
+
+def generated_parts(results: Results) -> dict[str, bytes]:
+    """Makes the generated parts of the book, by file name, from the results of all chapters by name."""
+    from smallcnn.report import figures  # here: matplotlib takes a second, and tables do without
+
+    note = changes_note({chapter: result.get("changed_parameters", {}) for chapter, result in results.items()})
+    cautions = [f"{name}: {text}" for name, result in results.items() for text in result.get("cautions", [])]
+    warning = "".join(f"**Mind:** {caution}.\n\n" for caution in dict.fromkeys(cautions))
+    summary = f"{note.data}\n\n" if note is not None else ""
+    return {
+        "answer.md": answer(results).encode(),
+        "summary.md": f"{summary}{warning}{summary_table(results)}".encode(),
+        "summary.csv": comparison(results).to_csv(index=False, lineterminator="\n").encode(),
+        "summary.svg": figures.parameters_against_accuracy(summary_points(results)).to_svg(),
+        "article_numbers.md": article_numbers(results).encode(),
+        "parameters.md": parameter_reference().encode(),
+    }

@@ -1,26 +1,37 @@
-"""The tables of the chapters, as Markdown."""
+"""How numbers and tables look: data frames as HTML in a notebook and as Markdown on a plain page."""
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from IPython.display import Markdown
 
-from smallcnn.models import TARGET, Architecture, convolution_kernels, count_prunable, count_trainable, layers
-from smallcnn.statistics import (
-    accuracy_of_other_half,
-    is_above,
-    mean_and_deviation,
-    paired_difference,
-    wilson_interval,
-)
-from smallcnn.training import TrainingRun
+from smallcnn.report.uncertainty import is_above, mean_and_deviation, paired_difference
 
 if TYPE_CHECKING:
-    from smallcnn.chapters import Chapter
+    import pandas as pd
+
+# What columns are called on a page, where it is not their name with spaces.
+TITLES = {
+    "best_epoch": "at epoch",
+    "final_test_accuracy": "after the last epoch",
+    "other_half_accuracy": "epoch chosen by other images",
+    "lowest_accuracy": "lowest seed",
+    "interval": "95 % interval",
+    "epochs_run": "epochs",
+    "total": "parameters",
+    "multiply_adds": "multiply-adds an image",
+    "article": "in the article",
+    "trained": "trained on",
+    "points": "points, 95 % interval",
+}
+PARTNERS = {"_sd": "", "_half_width": "", "_high": "_low"}  # columns that are shown with another one
+PER_CENT = ("accuracy", "fraction", "share", "interval_low", "interval_high")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> str:
@@ -35,205 +46,128 @@ def percent(share: float, digits: int = 2) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f}\u202f%"
 
 
+def plus_minus(mean: float, deviation: float) -> str:
+    """Shows an accuracy (0 to 1) in per cent with its standard deviation, if there is one."""
+    return percent(mean) if math.isnan(deviation) else f"{100 * mean:.2f}\u00a0±\u00a0{100 * deviation:.2f}\u202f%"
+
+
 def spread(values: Sequence[float]) -> str:
     """Shows accuracies (0 to 1) as mean ± standard deviation in per cent, or the one value there is."""
-    mean, deviation = mean_and_deviation(values)
-    return percent(mean) if math.isnan(deviation) else f"{100 * mean:.2f}\u00a0±\u00a0{100 * deviation:.2f}\u202f%"
+    return plus_minus(*mean_and_deviation(values))
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> str:
     """Shows how much higher accuracies (0 to 1) are than those of the same seeds: mean and 95 % interval, in points."""
     mean, half_width = paired_difference(values, others)
-    shown = f"{100 * mean:+.2f}".replace("-", "−")
-    return shown if math.isinf(half_width) else f"{shown}\u00a0±\u00a0{100 * half_width:.2f}"
+    return points(100 * mean, 100 * half_width)
+
+
+def points(mean: float, half_width: float) -> str:
+    """Shows a difference in percentage points and half the width of its interval, if that has bounds."""
+    shown = f"{mean:+.2f}".replace("-", "−")
+    return shown if math.isinf(half_width) else f"{shown}\u00a0±\u00a0{half_width:.2f}"
+
+
+HIGHER = {"SEEN": "higher", "NOT_SEEN": "lower", "UNDECIDED": "undecided"}
 
 
 def difference_table(rows: Iterable[tuple[str, str, Sequence[float], Sequence[float]]]) -> str:
     """Networks against each other: two names, and the accuracies (0 to 1) of each with the same seeds."""
-    verdicts = {True: "higher", False: "lower", None: "unclear"}
     return table(
         ("what", "against", "seeds", "points, 95 % interval", "accuracy is"),
         [
-            (one, other, len(values), difference(values, others), verdicts[is_above(values, others)])
+            (one, other, len(values), difference(values, others), HIGHER[is_above(values, others).name])
             for one, other, values, others in rows
         ],
         left=2,
     )
 
 
-def layer_table(architecture: Architecture) -> Markdown:
-    """The layers with their output shapes and parameters, and the totals."""
-    listed = layers(architecture)
-    rows = [
-        (
-            layer.name,
-            layer.kind,
-            "×".join(map(str, layer.output_shape)),
-            f"{layer.parameters:,}",
-            f"{layer.trainable:,}",
-        )
-        for layer in listed
-    ]
-    total, trainable = (sum(getattr(layer, name) for layer in listed) for name in ("parameters", "trainable"))
-    rows.append(("**all**", "", "", f"**{total:,}**", f"**{trainable:,}**"))
-    return Markdown(table(("layer", "what it does", "output shape", "parameters", "trainable"), rows, left=2))
+def shown_cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[bool]]:
+    """A data frame as a page shows it.
 
+    Shares are per cent. A column and its `_sd` are one, "mean ± deviation", as are a difference and its `_half_width`;
+    `_low` and `_high` are one, "from to".
 
-def parameter_table(chapter: Chapter) -> Markdown:
-    """The parameters of a chapter, as the book has them and as used; what was changed is in bold."""
-    rows = []
-    for name, parameter in chapter.published.items():
-        used = f"**{chapter.parameters[name]}** (changed)" if name in chapter.changed else chapter.parameters[name]
-        unit = f" ({parameter.unit})" if parameter.unit else ""
-        rows.append((f"`{name}`", parameter.help + unit, parameter.default, used))
-    return Markdown(table(("parameter", "meaning", "in the book", "used here"), rows, left=2))
-
-
-def run_table(runs: Sequence[TrainingRun]) -> Markdown:
-    """One line for each seed, and their mean ± standard deviation."""
-    others = list(map(accuracy_of_other_half, runs))
-    rows = [
-        (
-            run.config.seed,
-            percent(run.best_test_accuracy),
-            _interval(run),
-            run.best_epoch,
-            percent(run.final_test_accuracy),
-            percent(other),
-            run.epochs_run,
-        )
-        for run, other in zip(runs, others, strict=True)
-    ]
-    if len(runs) > 1:
-        bests, finals = ([getattr(run, f"{name}_test_accuracy") for run in runs] for name in ("best", "final"))
-        rows.append(("mean ± s.d.", spread(bests), "", "", spread(finals), spread(others), ""))
-    header = (
-        "seed",
-        "best test accuracy",
-        "95 % interval",
-        "at epoch",
-        "after the last epoch",
-        "epoch chosen by other images",
-        "epochs",
-    )
-    return Markdown(table(header, rows))
-
-
-def _interval(run: TrainingRun) -> str:
-    """How far the test images fix the best accuracy of a run."""
-    correct = int(run.history["test_correct"][run.best_epoch - 1])
-    low, high = wilson_interval(correct, len(run.predicted_classes))
-    return f"{100 * low:.2f} to {percent(high)}"
-
-
-def result_sentence(runs: Sequence[TrainingRun]) -> Markdown:
-    """What the first seed reached, how sure that is, and what all seeds say."""
-    run = runs[0]
-    images = len(run.predicted_classes)
-    correct = int(run.history["test_correct"][run.best_epoch - 1])
-    text = (
-        f"With seed {run.config.seed} the network classifies {correct:,} of {images:,} test images correctly, "
-        f"**{percent(run.best_test_accuracy)}**, after epoch {run.best_epoch} of {run.epochs_run}. That many "
-        f"images fix an accuracy only to within {_interval(run)} (95 % interval)."
-    )
-    if len(runs) > 1:
-        values, others = [run.best_test_accuracy for run in runs], list(map(accuracy_of_other_half, runs))
-        above, above_with_others = (sum(value > TARGET for value in of) for of in (values, others))
-        text += (
-            f" Over {len(runs)} seeds the best test accuracy is {spread(values)}, "
-            f"from {percent(min(values))} to {percent(max(values))}. Above {percent(TARGET, 0)} are {above} of "
-            f"{len(runs)} seeds, and {above_with_others} where other images choose the epoch."
-        )
-    return Markdown(text)
-
-
-def provenance_table(runs: Iterable[TrainingRun]) -> Markdown:
-    """Where the numbers of a page come from: the record of each run, and what made it."""
-    rows = []
-    for run in runs:
-        made = dict(run.provenance)
-        date, machine = made.pop("date")[:10], f"{made.pop('processor')}, {made.pop('system')}"
-        software = ", ".join(f"{name} {version}" for name, version in made.items())
-        rows.append((f"`runs/{run.config.key}`", run.config.label, run.config.engine, date, machine, software))
-    return Markdown(table(("record", "run", "engine", "trained on", "machine", "software"), rows, left=6))
-
-
-def provenance_summary(runs: Iterable[TrainingRun]) -> str:
-    """What made many runs: how many are of each engine and machine."""
-    made: dict[tuple[str, str], list[str]] = {}
-    for run in runs:
-        machine = f"{run.provenance['processor']}, {run.provenance['system']}"
-        made.setdefault((run.config.engine, machine), []).append(run.provenance["date"][:10])
-    rows = []
-    for (engine, machine), dates in sorted(made.items()):
-        first, last = min(dates), max(dates)
-        rows.append((engine, machine, len(dates), first if first == last else f"{first} to {last}"))
-    return table(("engine", "machine", "runs", "trained"), rows, left=2)
-
-
-def claim_table(rows: Iterable[tuple[str, str, bool | str | None]]) -> Markdown:
-    """Claims of the article beside what was measured here; None where that is unclear, or a verdict in words."""
-    verdicts = {True: "✓\u00a0seen here", False: "✗\u00a0not seen here", None: "–\u00a0unclear"}
-    return Markdown(
-        table(
-            ("the article", "measured here", "verdict"),
-            [(claim, found, verdicts.get(seen, seen)) for claim, found, seen in rows],
-            left=3,
-        )
-    )
-
-
-def round_table(rounds: Sequence[Sequence[TrainingRun]], gradual: Sequence[TrainingRun]) -> Markdown:
-    """The rounds of pruning with all their counts, and the gradual schedule in the last line.
-
-    Args:
-        rounds: for each round, from 0, its run with each seed.
-        gradual: the gradually pruned run with each seed.
+    Returns:
+        The titles of the columns, the texts of the rows, and of each column whether it holds numbers.
     """
-    rows, before = [], 0
-    for number, runs in enumerate(rounds):
-        counts = pruning_counts(runs[0])
-        fraction = runs[0].config.pruned_fractions[-1] if number else math.nan
-        pruned = f"{before - counts['remaining']:,}" if number else "–"
-        rows.append((number, percent(fraction), pruned, *_count_cells(counts), *_accuracy_cells(runs)))
-        before = counts["remaining"]
-    counts = pruning_counts(gradual[0])
-    rows.append(("gradual, per layer", "–", "–", *_count_cells(counts), *_accuracy_cells(gradual)))
-    header = (
-        "round", "fraction pruned", "pruned in the round", f"left of {counts['prunable']:,}", "pruned in all",
-        "trainable left", "seeds", "best test accuracy", "epoch chosen by other images",
-    )  # fmt: skip
-    return Markdown(table(header, rows))
+    import pandas as pd
+
+    if frame.index.name:
+        frame = frame.reset_index()
+    columns = [str(name) for name in frame.columns]
+    titles, texts, are_numbers = [], [], []
+    for name in columns:
+        values = list(frame[name])
+        if any(
+            name.endswith(suffix) and name.removesuffix(suffix) + base in columns for suffix, base in PARTNERS.items()
+        ):
+            continue
+        title = name.removesuffix("_low")
+        if f"{name}_sd" in columns:
+            cells = [plus_minus(*pair) for pair in zip(values, frame[f"{name}_sd"], strict=True)]
+        elif f"{name}_half_width" in columns:
+            cells = [points(*pair) for pair in zip(values, frame[f"{name}_half_width"], strict=True)]
+        elif name.endswith("_low"):
+            ends = zip(values, frame[f"{name[:-4]}_high"], strict=True)
+            cells = [f"{100 * low:.2f} to {percent(high)}" for low, high in ends]
+        else:
+            cells = [_shown(value, name.endswith(PER_CENT)) for value in values]
+        titles.append(TITLES.get(title, title.replace("_", " ")))
+        texts.append(cells)
+        are_numbers.append(bool(pd.api.types.is_numeric_dtype(frame[name])) or name.endswith("_low"))
+    return titles, [list(row) for row in zip(*texts, strict=True)], are_numbers
 
 
-def survivors_table(runs: Mapping[str, TrainingRun]) -> Markdown:
-    """What is left in the kernel of each layer, a column for each run: weights, and per cent of the layer."""
-    first = next(iter(runs.values()))
-    rows = []
-    for name, kernel in convolution_kernels(first.weights).items():
-        cells = [np.count_nonzero(run.weights[name]) for run in runs.values()]
-        rows.append(
-            (name, f"{kernel.size:,}", *(f"{cell:,} ({100 * cell / kernel.size:.0f}\u202f%)" for cell in cells))
-        )
-    return Markdown(table(("kernel", "weights", *runs), rows))
+def _shown(value: Any, is_share: bool) -> str:
+    import pandas as pd
+
+    if not isinstance(value, str) and pd.isna(value):
+        return "–"
+    if isinstance(value, bool | np.bool_ | str):
+        return str(value)
+    if is_share:
+        return percent(value)
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float | np.floating) else str(value)
 
 
-def pruning_counts(run: TrainingRun) -> dict[str, Any]:
-    """The counts of a pruned network: prunable, remaining, pruned_fraction (0 to 1), trainable_remaining."""
-    prunable = count_prunable(run.config.architecture)
-    remaining = sum(int(np.count_nonzero(kernel)) for kernel in convolution_kernels(run.weights).values())
-    return {
-        "prunable": prunable,
-        "remaining": remaining,
-        "pruned_fraction": (prunable - remaining) / prunable,
-        "trainable_remaining": count_trainable(run.config.architecture) - (prunable - remaining),
-    }
+def to_markdown(frame: pd.DataFrame) -> str:
+    """A data frame as a Markdown table."""
+    titles, rows, are_numbers = shown_cells(frame)
+    left = are_numbers.index(True) if True in are_numbers else len(titles)
+    return table(titles, rows, left)
 
 
-def _count_cells(counts: Mapping[str, Any]) -> tuple[str, str, str]:
-    return f"{counts['remaining']:,}", percent(counts["pruned_fraction"]), f"{counts['trainable_remaining']:,}"
+def to_html(frame: pd.DataFrame) -> str:
+    """A data frame as the book's one kind of table, with a link that downloads it as CSV.
+
+    A caption, or the file's name, may stand in `frame.attrs` as `caption` and `name`. `Code` and **bold** are as in
+    Markdown.
+    """
+    titles, rows, are_numbers = shown_cells(frame)
+    kinds = ["number" if is_number else "text" for is_number in are_numbers]
+    head = "".join(
+        f'<th scope="col" class="{kind}">{_inline(title)}</th>' for kind, title in zip(kinds, titles, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="{kind}">{_inline(cell)}</td>' for kind, cell in zip(kinds, row, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    caption = f"<caption>{_inline(frame.attrs['caption'])}</caption>" if "caption" in frame.attrs else ""
+    csv = b64encode(frame.to_csv(index=bool(frame.index.name), lineterminator="\n").encode()).decode()
+    name = f"{frame.attrs.get('name', 'table')}.csv"
+    return (
+        f'<div class="results"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f'<p class="download"><a download="{name}" href="data:text/csv;base64,{csv}">{name}</a></p></div>'
+    )
 
 
-def _accuracy_cells(runs: Sequence[TrainingRun]) -> tuple[int, str, str]:
-    bests, others = [run.best_test_accuracy for run in runs], list(map(accuracy_of_other_half, runs))
-    return len(runs), spread(bests), spread(others)
+def _inline(text: str) -> str:
+    escaped = html.escape(text, quote=False)
+    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", coded)

@@ -1,35 +1,52 @@
-"""How far a measured accuracy can be trusted."""
+"""How far a measured accuracy can be trusted. Intervals and quantiles are SciPy's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from enum import Enum
 
 import numpy as np
 
-from smallcnn.training import TrainingRun
+from smallcnn.config import TrainingRun
+
+CONFIDENCE = 0.95
 
 
-def wilson_interval(correct: int, images: int, z: float = 1.96) -> tuple[float, float]:
+class Verdict(Enum):
+    """What measurements say of a claim."""
+
+    SEEN = "seen"
+    NOT_SEEN = "not seen"
+    UNDECIDED = "undecided"
+
+    @classmethod
+    def all(cls, verdicts: Iterable[Verdict]) -> Verdict:
+        """Of a claim that holds if each of several does."""
+        found = set(verdicts)
+        return next((verdict for verdict in (cls.NOT_SEEN, cls.UNDECIDED) if verdict in found), cls.SEEN)
+
+    @property
+    def opposite(self) -> Verdict:
+        """Of the claim that says the contrary."""
+        return {Verdict.SEEN: Verdict.NOT_SEEN, Verdict.NOT_SEEN: Verdict.SEEN}.get(self, self)
+
+
+def wilson_interval(correct: int, images: int) -> tuple[float, float]:
     """The Wilson score interval (Wilson 1927) of an accuracy measured on `images` independent images.
 
     Returns:
-        Lower and upper end, 0 to 1; with z = 1.96 the interval holds the true accuracy 95 times in 100.
+        Lower and upper end, 0 to 1; the interval holds the true accuracy 95 times in 100.
     """
-    share = correct / images
-    centre = share + z**2 / (2 * images)
-    half_width = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
-    scale = 1 + z**2 / images
-    return (centre - half_width) / scale, (centre + half_width) / scale
+    from scipy.stats import binomtest  # here: SciPy's statistics take half a second
+
+    interval = binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """The mean and the sample standard deviation; the deviation of a single value is NaN."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-# What 95 in 100 values of Student's t lie within, for 1, 2, … degrees of freedom.
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def paired_difference(values: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
@@ -40,53 +57,52 @@ def paired_difference(values: Sequence[float], others: Sequence[float]) -> tuple
     differences = np.subtract(values, others)
     if len(differences) < 2:
         return float(differences.sum()), math.inf
+    from scipy.stats import t as student
+
     deviation = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    return float(differences.mean()), STUDENT_T[min(len(differences) - 1, len(STUDENT_T)) - 1] * deviation
+    return float(differences.mean()), float(student.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * deviation
 
 
-def is_above(values: Sequence[float], others: Sequence[float]) -> bool | None:
-    """Whether `values` exceed `others`, measured with the same seeds; None where that is unclear.
+def is_above(values: Sequence[float], others: Sequence[float]) -> Verdict:
+    """Whether `values` exceed `others`, measured with the same seeds.
 
-    Clear is a mean difference whose 95 % interval does not hold zero; one seed never tells.
+    Seen, or not, is a mean difference whose 95 % interval does not hold zero; one seed never tells.
     """
     mean, half_width = paired_difference(values, others)
-    return True if mean > half_width else False if mean < -half_width else None
+    return Verdict.SEEN if mean > half_width else Verdict.NOT_SEEN if mean < -half_width else Verdict.UNDECIDED
 
 
-def changes_by(values: Sequence[float], others: Sequence[float], figure: float) -> bool | None:
-    """Whether `values` differ from `others`, measured with the same seeds, by `figure`; None where that is unclear.
+def differs_by(values: Sequence[float], others: Sequence[float], figure: float) -> Verdict:
+    """Whether `values` differ from `others`, measured with the same seeds, by `figure`.
 
-    Clear is an interval (95 %) that holds `figure` but not zero, or one that does not hold `figure`.
+    Seen is an interval (95 %) that holds `figure` but not zero; undecided is one that holds both.
     """
     mean, half_width = paired_difference(values, others)
     if abs(mean - figure) > half_width:
-        return False
-    return True if abs(mean) > half_width else None
+        return Verdict.NOT_SEEN
+    return Verdict.SEEN if abs(mean) > half_width else Verdict.UNDECIDED
 
 
-def all_of(answers: Sequence[bool | None]) -> bool | None:
-    """Whether all `answers` are yes: False if one is no, else None if one is unclear."""
-    return False if False in answers else None if None in answers else True
+def never_above(groups: Iterable[Sequence[float]], others: Sequence[float]) -> Verdict:
+    """Whether no group of values exceeds `others`, measured with the same seeds."""
+    return Verdict.all(is_above(values, others).opposite for values in groups)
 
 
-def never(answers: Sequence[bool | None]) -> bool | None:
-    """Whether all `answers` are no: False if one is yes, else None if one is unclear."""
-    return False if True in answers else None if None in answers else True
+def unanimous(answers: Sequence[bool]) -> Verdict:
+    """Seen if all seeds say yes, not seen if all say no, undecided if they disagree."""
+    if len(set(answers)) != 1:
+        return Verdict.UNDECIDED
+    return Verdict.SEEN if answers[0] else Verdict.NOT_SEEN
 
 
-def unanimous(answers: Sequence[bool]) -> bool | None:
-    """True if all seeds say yes, False if all say no, None if they disagree."""
-    return answers[0] if len(set(answers)) == 1 else None
-
-
-def reaches(accuracies: Sequence[float], figure: float, images: int = 10_000) -> bool | None:
-    """Whether the best of `accuracies` reaches `figure`; None if it falls short by less than its uncertainty."""
+def reaches(accuracies: Sequence[float], figure: float, images: int = 10_000) -> Verdict:
+    """Whether the best of `accuracies` reaches `figure`; undecided if it falls short by less than its uncertainty."""
     highest = max(accuracies)
     _, high = wilson_interval(round(highest * images), images)
-    return True if highest >= figure else None if figure <= high else False
+    return Verdict.SEEN if highest >= figure else Verdict.UNDECIDED if figure <= high else Verdict.NOT_SEEN
 
 
-def accuracy_of_other_half(run: TrainingRun, splits: int = 200) -> float:
+def other_half_accuracy(run: TrainingRun, splits: int = 200) -> float:
     """Estimates the accuracy at the best epoch when other images choose the epoch than those that measure it.
 
     The test set is split at random into halves, `splits` times; one half chooses the epoch and the other measures its

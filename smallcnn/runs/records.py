@@ -184,7 +184,9 @@ def _compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], re
             )
     except KeyboardInterrupt:
         left = sum(config.key not in finished for config in missing)
-        raise Interrupted(f"interrupted; the same again trains the {left} of {len(missing)} runs that are left") from None
+        raise Interrupted(
+            f"interrupted; the same again trains the {left} of {len(missing)} runs that are left"
+        ) from None
 
 
 def recorded(config: TrainingConfig) -> TrainingRun | None:
@@ -211,7 +213,9 @@ def _train_here(config: TrainingConfig, finished: dict[str, TrainingRun], report
     try:
         yield train(config, parent, report, checkpoint, keep)
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted after epoch {epochs} of {config.label}; the same again goes on from there") from None
+        raise Interrupted(
+            f"interrupted after epoch {epochs} of {config.label}; the same again goes on from there"
+        ) from None
 
 
 def _checkpoint_file(config: TrainingConfig) -> Path:
@@ -286,7 +290,9 @@ def _read(folder: Path) -> TrainingRun:
         weights = {name: file[name] for name in file.files}
     if {name: array.shape for name, array in weights.items()} != config.architecture.weight_shapes:
         raise ValueError("the weights are not those of its network")
-    lengths = {len(values) for values in (*fields["history"].values(), fields["misclassified"], fields["epoch_seconds"])}
+    lengths = {
+        len(values) for values in (*fields["history"].values(), fields["misclassified"], fields["epoch_seconds"])
+    }
     if len(lengths) != 1 or fields["history"].keys() != set(HISTORY):
         raise ValueError("its history is not of so many epochs")
     run = TrainingRun(

@@ -114,4 +114,6 @@ def _take(rest: list[PlacedLayer], expected: object) -> PlacedLayer:
 
 
 def _unsupported(placed: PlacedLayer) -> Unsupported:
-    return Unsupported(f"Halide cannot train {placed.name} ({placed.layer.description}) there; it can train {VOCABULARY}")
+    return Unsupported(
+        f"Halide cannot train {placed.name} ({placed.layer.description}) there; it can train {VOCABULARY}"
+    )

@@ -1,0 +1,205 @@
+"""What is up to date: hashes of what an executed chapter, and then the whole book, follow from.
+
+Nothing here imports more than the standard library, since a build with nothing to do should say so at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smallcnn.files import write_json
+from smallcnn.paths import BOOK, MEASUREMENTS, PUBLISHED_RUNS, ROOT
+from smallcnn.report.parameters import ParameterError, check_values, published_values
+from smallcnn.study import CHAPTERS
+
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Edition:
+    """One build of the book.
+
+    Attributes:
+        folder: of everything that is generated.
+        runs: of the recorded runs it uses and adds to, all of them; None for the ordinary folders.
+        changes: parameters that differ from the published ones, by chapter.
+        preview: whether its pages are marked as a preview.
+    """
+
+    folder: Path
+    runs: Path | None
+    changes: Mapping[str, Changes]
+    preview: bool = False
+
+    def notebook(self, chapter: str) -> Path:
+        """Where the executed chapter is."""
+        return self.folder / "notebooks" / f"{chapter}.ipynb"
+
+    def results(self, chapter: str) -> Path:
+        """Where the chapter writes its results."""
+        return self.folder / "results" / f"{chapter}.json"
+
+    def changes_of(self, chapter: str) -> dict[str, Any]:
+        """The parameters of a chapter that this edition changes."""
+        return dict(self.changes.get(chapter, {}))
+
+    def stamp_file(self, chapter: str) -> Path:
+        """Where `note_execution` writes."""
+        return self.folder / "notebooks" / f"{chapter}.stamp.json"
+
+    @property
+    def html(self) -> Path:
+        """The published pages."""
+        return self.folder / "html"
+
+
+def published_edition() -> Edition:
+    """The book with its published parameters, from the recorded runs."""
+    return Edition(ROOT / "build", None, {})
+
+
+def preview_edition() -> Edition:
+    """The whole book from few images and epochs, apart from the real build."""
+    changes = {name: chapter.preview for name, chapter in CHAPTERS.items() if chapter.preview}
+    return Edition(ROOT / "build" / "preview", ROOT / "build" / "preview" / "runs", changes, preview=True)
+
+
+def fresh_edition() -> Edition:
+    """The book with its published parameters, everything trained anew.
+
+    The runs go to a folder of their own, so that an interrupted build goes on from them and the recorded ones stay.
+    """
+    return Edition(ROOT / "build", ROOT / "build" / "fresh" / "runs", {})
+
+
+def rerun_edition(chapter: str, changes: Changes) -> Edition:
+    """The book as it was last built, with one chapter changed."""
+    edition = published_edition()
+    others = {name: read_stamp(edition, name).get("changes", {}) for name in CHAPTERS if name != chapter}
+    return Edition(edition.folder, edition.runs, {**others, chapter: dict(changes)})
+
+
+def is_current(edition: Edition, chapter: str) -> bool:
+    """Whether the executed chapter follows from all that it depends on, and nobody changed it since."""
+    return read_stamp(edition, chapter) == _stamp(edition, chapter, inputs(edition, chapter))
+
+
+def note_execution(edition: Edition, chapter: str, from_inputs: str) -> None:
+    """Notes that the chapter was executed from `from_inputs`, as `inputs` gave them before it began."""
+    write_json(edition.stamp_file(chapter), _stamp(edition, chapter, from_inputs))
+
+
+def _stamp(edition: Edition, chapter: str, from_inputs: str) -> dict[str, Any]:
+    return {
+        "changes": edition.changes_of(chapter),
+        "inputs": from_inputs,
+        "notebook": digest(edition.notebook(chapter)),
+        "results": digest(edition.results(chapter)),
+    }
+
+
+def read_stamp(edition: Edition, chapter: str) -> dict[str, Any]:
+    """What `note_execution` wrote; nothing where that is missing, damaged, or of parameters that there are no more."""
+    try:
+        stamp = json.loads(edition.stamp_file(chapter).read_text(encoding="utf-8"))
+        check_values(chapter, published_values(chapter) | stamp["changes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ParameterError):
+        return {}
+    return stamp
+
+
+def inputs(edition: Edition, chapter: str) -> str:
+    """A hash of all that an executed chapter follows from: its code, the modules it uses, what it reads, whose runs."""
+    cells = json.loads((BOOK / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [(cell.get("id"), "".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+    modules = {str(path.relative_to(ROOT)): digest(path) for path in modules_of("\n".join(text for _, text in code))}
+    reads = [digest(edition.results(name)) for name in CHAPTERS[chapter].reads]
+    return _hash([code, modules, reads, str(edition.runs), digest(ROOT / "requirements.txt")])
+
+
+def modules_of(source: str) -> list[Path]:
+    """The files of this library that a program imports, and those that they import, and so on."""
+    waiting, found = _imported(source), set()
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / Path(*name.split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file() and file not in found:
+                found.add(file)
+                waiting |= _imported(file.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
+def _imported(source: str) -> set[str]:
+    """The names of this library's modules, and of what may be modules, that a source imports anywhere in it."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError:  # a chapter that cannot run says so itself
+        return set()
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    ours = {name for name in names if name.split(".")[0] == "smallcnn"}
+    return ours | {name.rsplit(".", 1)[0] for name in ours if "." in name}
+
+
+def book_inputs(edition: Edition) -> str:
+    """A hash of all that the pages follow from, executed chapters among them."""
+    sources = [ROOT / name for name in ("_config.yml", "_toc.yml", "requirements.txt")]
+    folders = [
+        BOOK,
+        ROOT / "smallcnn",
+        MEASUREMENTS,
+        PUBLISHED_RUNS,
+        edition.folder / "notebooks",
+        edition.folder / "results",
+    ]
+    files = [*sources, *(path for folder in folders for path in _files(folder))]
+    return _hash([{name: edition.changes_of(name) for name in CHAPTERS}, str(edition.runs), _digests(files)])
+
+
+def book_is_current(edition: Edition) -> bool:
+    """Whether the published pages are those of the present sources, and as they were published."""
+    try:
+        noted = json.loads(_book_stamp(edition).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return noted == _published(edition)
+
+
+def note_publication(edition: Edition) -> None:
+    """Notes that the published pages are those of the present sources."""
+    write_json(_book_stamp(edition), _published(edition))
+
+
+def _book_stamp(edition: Edition) -> Path:
+    return edition.folder / "html.stamp.json"
+
+
+def _published(edition: Edition) -> dict[str, str]:
+    return {"inputs": book_inputs(edition), "pages": _hash(_digests(_files(edition.html)))}
+
+
+def _files(folder: Path) -> list[Path]:
+    unneeded = {"__pycache__", ".ipynb_checkpoints"}
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not unneeded & set(path.parts))
+
+
+def _digests(files: Iterable[Path]) -> dict[str, str]:
+    return {str(path): digest(path) for path in files}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; empty where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

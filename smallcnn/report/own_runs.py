@@ -1,0 +1,112 @@
+"""A reader's own runs in `data/runs`: what they are, removing them, and publishing those that the book uses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from smallcnn import paths
+from smallcnn.checks import quote
+from smallcnn.commands import CommandError, say
+from smallcnn.report.tables import percent
+from smallcnn.runs.records import DamagedRun, load_run
+from smallcnn.study import CHAPTERS
+
+
+def folders() -> list[Path]:
+    """The records of a reader's own runs, the newest last."""
+    found = paths.OWN_RUNS.iterdir() if paths.OWN_RUNS.exists() else ()
+    return sorted((path for path in found if path.is_dir() and not path.name.startswith(".")), key=_age)
+
+
+def _age(folder: Path) -> float:
+    return folder.stat().st_mtime
+
+
+def show() -> None:
+    """Prints a line for each run."""
+    own = folders()
+    for folder in own:
+        try:
+            run = load_run(folder)
+        except DamagedRun as damage:
+            say(f"{folder.name}  {damage}")
+            continue
+        config = run.config
+        say(
+            f"{folder.name}  {run.provenance['date'][:10]}  {percent(run.best_test_accuracy):>8}  {config.engine:10} "
+            f"{run.epochs_run} of {config.epochs} epochs, {config.train_examples:,} images, "
+            f"learning rate {config.learning_rate:g}, {config.label}"
+        )
+    size = sum(path.stat().st_size for folder in own for path in folder.iterdir())
+    say(f"{len(own)} runs of your own in data/runs, {size / 1e6:.1f} MB" if own else "no runs of your own in data/runs")
+
+
+def remove(keys: Sequence[str]) -> None:
+    """Removes the records with these keys, or all of them.
+
+    Raises:
+        CommandError: if there is no such record; nothing is removed then.
+    """
+    own = {folder.name: folder for folder in folders()}
+    chosen = list(own) if list(keys) == ["all"] else list(keys)
+    if unknown := [key for key in chosen if key not in own]:
+        raise CommandError(f"data/runs has no run {quote(unknown[0])}; `python -m smallcnn runs` lists what it has")
+    for key in chosen:
+        shutil.rmtree(own[key])
+    if list(keys) == ["all"] and paths.OWN_RUNS.exists():  # checkpoints of interrupted runs too
+        shutil.rmtree(paths.OWN_RUNS)
+    say(f"{len(chosen)} runs removed")
+
+
+def publish() -> None:
+    """Moves the runs that the book uses with published values to `runs/`; names the published ones that it does not use.
+
+    Raises:
+        CommandError: if the book is not built as published.
+    """
+    used = published_keys()
+    moved = [folder for folder in folders() if folder.name in used]
+    for folder in moved:
+        shutil.move(folder, paths.PUBLISHED_RUNS / folder.name)
+        say(f"{folder.name} is in runs/ now")
+    unused = sorted(folder.name for folder in paths.PUBLISHED_RUNS.iterdir() if folder.name not in used)
+    say(f"{len(moved)} runs published")
+    if unused:
+        say(f"no page uses these of runs/ any more; git rm -r removes them: {' '.join(unused)}")
+
+
+def published_keys() -> set[str]:
+    """The keys of all runs that the chapters, built with published values, and the recorded measurements name.
+
+    Raises:
+        CommandError: if a chapter is not built, or with other values.
+    """
+    used: set[str] = set()
+    for chapter in CHAPTERS:
+        path = paths.build_folder() / "results" / f"{chapter}.json"
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"changed_parameters": True}
+        if result["changed_parameters"]:
+            raise CommandError(f"{chapter} is not built with its published values; run 'make book' first")
+        used |= set(_keys(result))
+    for path in paths.MEASUREMENTS.glob("*.json"):
+        used |= set(_keys(json.loads(path.read_text(encoding="utf-8"))))
+    return used
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Every run's key in nested JSON values: what stands under `key` or `keys`."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == "key" and isinstance(inner, str):
+                yield inner
+            elif name == "keys" and isinstance(inner, list):
+                yield from inner
+            else:
+                yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
+from smallcnn import study
 from smallcnn.paths import ROOT
 
 INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds
@@ -138,6 +139,12 @@ def _cells(found: Tag) -> list[list[str]]:
 
 
 def _image_problems(page: BeautifulSoup) -> Iterator[str]:
+    for picture in page.find_all("figure", class_="picture"):
+        drawing, caption = picture.find("svg"), picture.find("figcaption")
+        if drawing is None or caption is None or not caption.get_text().strip():
+            yield "a picture has no drawing or no caption"
+        elif len(str(drawing.get("aria-label", "")).split()) < 3:
+            yield f"the picture {caption.get_text()[:40]!r} has no text that says what it shows"
     for image in page.find_all("img"):
         source, text = image.get("src", ""), image.get("alt", "")
         if len(text.split()) < 3 or Path(urlsplit(source).path).name in text:
@@ -208,13 +215,14 @@ def _networks(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, d
             "epoch chosen by other images": spread(others),
         }
 
-    for chapter in ("approach_1", "approach_2", "approach_3"):
-        of = results[chapter]
-        accuracies = [[run[f"{kind}_accuracy"] for run in of["runs"]] for kind in ("best_test", "other_half")]
-        yield chapter.replace("_", " "), numbers(of["total_parameters"], of["trainable_parameters"], *accuracies)
-    pruning = results["pruning"]
-    rounds = [(f"pruned, round {of['round']}", of) for of in pruning["rounds"][1:]]
-    for label, of in [*rounds, ("pruned gradually", pruning["gradual"])]:
-        total = pruning["total_parameters"] - of["prunable"] + of["remaining"]
-        accuracies = [of[f"{kind}_accuracies"] for kind in ("best_test", "other_half")]
-        yield f"approach 2, {label}", numbers(total, of["trainable_remaining"], *accuracies)
+    for chapter in study.APPROACHES:
+        result = results[chapter.name]
+        accuracies = [[run[f"{kind}_accuracy"] for run in result["runs"]] for kind in ("best_test", "other_half")]
+        yield chapter.label, numbers(result["total_parameters"], result["trainable_parameters"], *accuracies)
+    pruning = results[study.PRUNING.name]
+    rounds = [(study.round_label(row["round"]), row) for row in pruning["rounds"][1:]]
+    pruned = study.CHAPTERS[study.PRUNED].label
+    for label, row in [*rounds, (study.GRADUAL, pruning["gradual"])]:
+        total = pruning["total_parameters"] - row["prunable"] + row["remaining"]
+        accuracies = [row[f"{kind}_accuracies"] for kind in ("best_test", "other_half")]
+        yield f"{pruned}, {label}", numbers(total, row["trainable_remaining"], *accuracies)

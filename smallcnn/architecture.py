@@ -146,7 +146,13 @@ class BatchNormalisation(Layer):
 
     @property
     def description(self) -> str:
-        return f"batch normalisation{'' if self.use_scale else ', no γ'}"
+        unusual = [] if self.use_scale else ["no γ"]
+        unusual += [
+            f"{field.name} {getattr(self, field.name):g}"
+            for field in fields(self)
+            if field.name in ("momentum", "epsilon") and getattr(self, field.name) != field.default
+        ]
+        return ", ".join(["batch normalisation", *unusual])
 
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
         names = (*(["gamma"] if self.use_scale else []), "beta", "moving_mean", "moving_variance")
@@ -430,7 +436,7 @@ class Architecture:
 
 
 def _layer_from_json(kind: str, **options: Any) -> Layer:
-    return KINDS[kind](**options)
+    return KINDS[check_choice("kind", kind, tuple(KINDS))](**options)
 
 
 def without_defaults(record: Any) -> dict[str, Any]:

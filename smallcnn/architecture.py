@@ -146,7 +146,13 @@ class BatchNormalisation(Layer):
 
     @property
     def description(self) -> str:
-        return f"batch normalisation{'' if self.use_scale else ', no γ'}"
+        unusual = [] if self.use_scale else ["no γ"]
+        unusual += [
+            f"{field.name} {getattr(self, field.name):g}"
+            for field in fields(self)
+            if field.name in ("momentum", "epsilon") and getattr(self, field.name) != field.default
+        ]
+        return ", ".join(["batch normalisation", *unusual])
 
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
         names = (*(["gamma"] if self.use_scale else []), "beta", "moving_mean", "moving_variance")
@@ -375,7 +381,7 @@ class Architecture:
             except ValueError as error:
                 raise ValueError(f"{name} ({layer.description}): {error}") from error
             prefix = group if number == 1 else name
-            weights = {f"{prefix}/{leaf}": of for leaf, of in layer.weight_shapes(shape).items()}
+            weights = {f"{prefix}/{leaf}": size for leaf, size in layer.weight_shapes(shape).items()}
             placed.append(PlacedLayer(name, layer, shape, output_shape, weights))
             shape = output_shape
         return tuple(placed)
@@ -423,11 +429,14 @@ class Architecture:
     @classmethod
     def from_json(cls, layers: Sequence[Mapping[str, Any]]) -> Architecture:
         """Reads what `to_json` gave."""
-        options = [{name: value for name, value in layer.items() if name != "kind"} for layer in layers]
-        return cls(tuple(KINDS[layer["kind"]](**of) for layer, of in zip(layers, options, strict=True)))
+        return cls(tuple(_layer_from_json(**values) for values in layers))
 
     def __repr__(self) -> str:
         return f"<Architecture {self.name}: {self.trainable:,} trainable of {self.total:,} parameters>"
+
+
+def _layer_from_json(kind: str, **options: Any) -> Layer:
+    return KINDS[check_choice("kind", kind, tuple(KINDS))](**options)
 
 
 def without_defaults(record: Any) -> dict[str, Any]:
@@ -443,8 +452,8 @@ def initial_weights(architecture: Architecture, seed: int) -> Weights:
     variances one.
 
     Returns:
-        float32 arrays in Keras' shapes by name, `block_1/kernel` (rows, columns, in, out), `block_1/bias` (out,), and so
-        on.
+        float32 arrays in Keras' shapes by name, `block_1/kernel` (rows, columns, in, out), `block_1/bias` (out,), and
+        so on.
     """
     generator = np.random.default_rng(seed)
 

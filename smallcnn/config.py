@@ -114,6 +114,8 @@ class TrainingConfig:
         check_integer(
             "gradual_epochs", self.gradual_epochs, minimum=int(self.gradual_sparsity > 0), maximum=self.epochs
         )
+        if (self.pruned_fractions or self.gradual_sparsity) and not self.architecture.kernels:
+            raise ValueError(f"the network {self.architecture.name} cannot be pruned; only convolutions are")
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -28,9 +28,9 @@ from smallcnn.architecture import (
 
 # TensorFlow is imported inside functions: most of the library, and a worker that needs none, must not wait for it.
 SUPPORTED = (
-    "Conv2D, ReLU, LeakyReLU, Softmax, Activation, BatchNormalization, MaxPooling2D, AveragePooling2D, Dropout, "
-    "Flatten, GlobalAveragePooling2D and Dense"
-)
+    "Conv2D", "ReLU", "LeakyReLU", "Softmax", "Activation", "BatchNormalization", "MaxPooling2D", "AveragePooling2D",
+    "Dropout", "Flatten", "GlobalAveragePooling2D", "Dense",
+)  # fmt: skip
 FOLDED = {"relu": Activation("relu"), "softmax": Activation("softmax")}  # what a convolution or dense layer may end in
 OTHER_KERAS = "this book's Keras is tf_keras, so import tf_keras as keras"
 # Options that change no number: names, and shapes that follow from the layers before.
@@ -72,10 +72,17 @@ def read_architecture(model: Any) -> Architecture:
         )
     read: list[Layer] = []
     for position, layer in enumerate(model.layers):
-        if position == 0 and _kind(layer) == "Rescaling" and layer.get_config()["scale"] == 1 / 255:
+        if position == 0 and _scales_bytes(layer):
             continue
         read += _read_layer(layer)
     return Architecture(tuple(read))
+
+
+def _scales_bytes(layer: Any) -> bool:
+    if _kind(layer) != "Rescaling":
+        return False
+    options = layer.get_config()
+    return (options["scale"], options["offset"]) == (1 / 255, 0)
 
 
 def _check_origin(model: Any) -> None:
@@ -107,38 +114,53 @@ def _kind(layer: Any) -> str:
 
 def _read_layer(layer: Any) -> list[Layer]:
     """The records of one Keras layer: what it is, and the activation that it ends in if it has one."""
+    kind = _kind(layer)
+    if kind not in SUPPORTED:
+        raise ValueError(f"layer {layer.name} is a {kind}; supported are {', '.join(SUPPORTED)}")
+    ends_in = str(layer.get_config().get("activation"))
+    if kind == "Activation" and ends_in not in FOLDED:
+        raise ValueError(f"layer {layer.name} is {ends_in}; supported for Activation are {', '.join(FOLDED)}")
+    try:
+        main = _read_record(layer)
+    except (ValueError, TypeError) as error:  # what the record says of a number that is out of range
+        raise ValueError(f"layer {layer.name} is a {kind} whose {error}") from error
+    if kind == "Activation" or ends_in not in FOLDED:
+        _check_options(layer, main, "linear")
+        return [main]
+    _check_options(layer, main, ends_in)
+    return [main, FOLDED[ends_in]]
+
+
+def _read_record(layer: Any) -> Layer:
+    """The record of one Keras layer, without the activation that it ends in."""
     options = layer.get_config()
     match _kind(layer):
         case "Conv2D":
-            kernel_size = options["kernel_size"][0]
-            main = Convolution(options["filters"], kernel_size, options["padding"], options["use_bias"])
+            return Convolution(options["filters"], options["kernel_size"][0], options["padding"], options["use_bias"])
         case "Dense":
-            main = Dense(options["units"], options["use_bias"])
+            return Dense(options["units"], options["use_bias"])
         case "BatchNormalization":
-            main = BatchNormalisation(options["scale"], options["momentum"], options["epsilon"])
+            return BatchNormalisation(options["scale"], options["momentum"], options["epsilon"])
         case "ReLU":
-            main = Activation("relu")
+            return Activation("relu")
         case "LeakyReLU":
-            main = Activation("leaky_relu", float(options["alpha"]))
+            # Keras keeps it in float32; the shortest number that it can have been is what was typed.
+            return Activation("leaky_relu", float(str(np.float32(options["alpha"]))))
         case "Softmax":
-            main = Activation("softmax")
-        case "Activation" if options["activation"] in FOLDED:
-            return [FOLDED[options["activation"]]]
+            return Activation("softmax")
+        case "Activation":
+            return FOLDED[options["activation"]]
         case "MaxPooling2D":
-            main = MaxPooling(options["pool_size"][0])
+            return MaxPooling(options["pool_size"][0])
         case "AveragePooling2D":
-            main = AveragePooling(options["pool_size"][0])
+            return AveragePooling(options["pool_size"][0])
         case "Dropout":
-            main = Dropout(options["rate"])
+            return Dropout(options["rate"])
         case "Flatten":
-            main = Flatten()
+            return Flatten()
         case "GlobalAveragePooling2D":
-            main = GlobalAveragePooling()
-        case _:
-            raise ValueError(f"layer {layer.name} is a {_kind(layer)}; supported are {SUPPORTED}")
-    ends_in = str(options.get("activation"))
-    _check_options(layer, main, ends_in if ends_in in FOLDED else "linear")
-    return [main, FOLDED[ends_in]] if ends_in in FOLDED else [main]
+            return GlobalAveragePooling()
+    raise TypeError(f"a {_kind(layer)} has no record")
 
 
 def _check_options(layer: Any, record: Layer, activation: str) -> None:
@@ -161,6 +183,8 @@ def _plain(value: Any) -> Any:
     """An option as one would type it: a serialised object by the name of its class."""
     if isinstance(value, list):
         return tuple(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.item()
     return value.get("class_name", value) if isinstance(value, dict) else value
 
 

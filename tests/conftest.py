@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import settings
 
 from smallcnn import data, training
-from smallcnn.models import PUBLISHED
-from smallcnn.training import TrainingConfig, TrainingRun, Weights
-from tests.preview import Book, Copy
+from smallcnn.architecture import Weights
+from smallcnn.config import TrainingConfig, TrainingRun
+from tests.networks import PUBLISHED
+
+if TYPE_CHECKING:
+    from tests.build.preview import Book
 
 settings.register_profile("smallcnn", deadline=None)
 settings.load_profile("smallcnn")
@@ -130,7 +135,7 @@ def assert_same_run() -> Callable[..., None]:
 
     def compare(one: TrainingRun, other: TrainingRun, *, measured_once: bool = True) -> None:
         assert one.config == other.config
-        assert one.history == other.history
+        pd.testing.assert_frame_equal(one.history, other.history, check_exact=True)
         assert one.misclassified == other.misclassified
         assert one.best_epoch == other.best_epoch
         assert_same_arrays({"classes": one.predicted_classes}, {"classes": other.predicted_classes})
@@ -163,6 +168,8 @@ def keras() -> Iterator[ModuleType]:
 @pytest.fixture(scope="session")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
     """The preview, built once for all tests."""
+    from tests.build.preview import Book, Copy  # here, because only the tests of the build need it
+
     copy = Copy(tmp_path_factory.mktemp("preview") / "a path" / "prüfung")
     imported = copy.python("-c", "import smallcnn; print(smallcnn.__file__)", folder="book").stdout
     assert imported.strip() == str(copy.folder / "smallcnn" / "__init__.py")

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,24 +22,32 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from smallcnn import data
-from smallcnn.models import (
+from smallcnn.architecture import (
     CLASSES,
-    PUBLISHED,
+    Activation,
     Architecture,
-    build_model,
+    Dense,
+    Flatten,
+    Weights,
     convolution_kernels,
     initial_weights,
-    load_weights,
-    model_variables,
+    is_trainable,
 )
+from smallcnn.engines.base import Unsupported
+from smallcnn.engines.halide.blocks import describe_network
+from smallcnn.models import build_model, load_weights, model_variables
 from smallcnn.paths import ROOT
-from smallcnn.training import Weights, data_order
+from smallcnn.training import data_order
 from tests.conftest import SMALL_CONFIG, assert_same_arrays
+from tests.networks import PUBLISHED, chain
 
 pytest.importorskip("halide", reason="the package halide is not installed")
 
-from smallcnn.halide_engine import HalideEngine, describe_blocks, hash_number
+from smallcnn.engines.halide.arrays import flatten
+from smallcnn.engines.halide.dropout import hash_number
+from smallcnn.engines.halide.engine import HalideEngine
 
+slow = pytest.mark.slow  # compiling an engine takes a second or two
 CONFIG = dataclasses.replace(SMALL_CONFIG, seed=3, epochs=1)
 LEARNING_RATE = 0.003
 
@@ -48,22 +57,21 @@ NETWORKS = {
     "approach_1": (PUBLISHED["approach_1"], 45),
     "approach_2": (PUBLISHED["approach_2"], 125),
     "approach_3": (PUBLISHED["approach_3"], 70),
-    "odd maps": (Architecture((5, 7, 3), (1, 2), 0.3, (1, 2, 3), "dense"), 37),
-    "pooled to one pixel": (Architecture((3, 1, 10), (1, 2, 3), 0.2, (3,), "pooled"), 16),
-    "wide": (Architecture((17, 10), (2,), 0.5, (1,), "pooled"), 3),
-    "one block": (Architecture((11,), (), 0.0, (), "dense"), 50),
+    "odd maps": (chain((5, 7, 3), (1, 2), 0.3, (1, 2, 3), "dense"), 37),
+    "pooled to one pixel": (chain((3, 1, 10), (1, 2, 3), 0.2, (3,), "pooled"), 16),
+    "wide": (chain((17, 10), (2,), 0.5, (1,), "pooled"), 3),
+    "one block": (chain((11,), (), 0.0, (), "dense"), 50),
 }
+
+
+@lru_cache(maxsize=1)
+def load_train_set() -> data.Dataset:
+    return data.stratified_subset(data.load_mnist()[0], CONFIG.train_examples)
 
 
 @pytest.fixture(scope="module")
 def train_set() -> data.Dataset:
-    return data.stratified_subset(data.load_mnist()[0], CONFIG.train_examples)
-
-
-@pytest.fixture(params=NETWORKS)
-def network(request: pytest.FixtureRequest) -> tuple[Architecture, int]:
-    """An architecture and a batch size."""
-    return NETWORKS[request.param]
+    return load_train_set()
 
 
 def random_weights(architecture: Architecture, seed: int = 1) -> Weights:
@@ -81,10 +89,40 @@ def random_weights(architecture: Architecture, seed: int = 1) -> Weights:
 
 
 def create_engine(
-    architecture: Architecture, batch_size: int, train_set: data.Dataset, weights: Weights, masks: Weights | None = None
+    architecture: Architecture, batch_size: int, weights: Weights, masks: Weights | None = None
 ) -> HalideEngine:
     config = dataclasses.replace(CONFIG, architecture=architecture, batch_size=batch_size)
-    return HalideEngine(config, train_set, weights, masks or {})
+    return HalideEngine(config, load_train_set(), weights, masks or {})
+
+
+class Compiled:
+    """An engine that several tests share, since compiling it takes longer than its steps.
+
+    Attributes:
+        weights: what it starts from: `random_weights`, a third of the kernels' weights masked.
+        masks: of those.
+    """
+
+    def __init__(self, architecture: Architecture, batch_size: int) -> None:
+        self.weights = random_weights(architecture)
+        self.masks = random_masks(self.weights)
+        self._engine = create_engine(architecture, batch_size, self.weights, self.masks)
+
+    def start(self, weights: Weights | None = None) -> HalideEngine:
+        """The engine as a new one is, at `weights` or at its own."""
+        weights = weights or self.weights
+        trained, _ = flatten({name: array for name, array in weights.items() if is_trainable(name)})
+        moving, _ = flatten({name: array for name, array in weights.items() if not is_trainable(name)})
+        zero = np.zeros_like(trained)
+        state = {"weights": trained, "moving": moving, "first_moment": zero, "second_moment": zero}
+        self._engine.set_state(state | {"steps": np.array(0)})
+        return self._engine
+
+
+@lru_cache(maxsize=len(NETWORKS))
+def compiled(name: str) -> Compiled:
+    """The engine of one of `NETWORKS`."""
+    return Compiled(*NETWORKS[name])
 
 
 class Reference:
@@ -93,16 +131,19 @@ class Reference:
     def __init__(
         self, keras: ModuleType, architecture: Architecture, weights: Weights, masks: Weights | None = None
     ) -> None:
-        self._architecture, self._masks, self._steps = architecture, masks or {}, 0
+        self._masks, self._steps = masks or {}, 0
         self.smallest_gradient: Weights = {}  # over all steps, by name
-        policy = keras.mixed_precision.global_policy()
-        keras.mixed_precision.set_global_policy("float64")
-        try:
-            self.model = build_model(architecture)
-        finally:
-            keras.mixed_precision.set_global_policy(policy)
-        load_weights(self.model, weights)
-        self.variables = model_variables(self.model)
+        self._layers = []
+        self.variables: dict[str, Any] = {}
+        names = iter([layer.weights for layer in architecture.placed if layer.weights])
+        for layer in build_model(architecture).layers:
+            exact = type(layer).from_config(layer.get_config() | {"dtype": "float64"})
+            exact.build(layer.input_shape)
+            self._layers.append(exact)
+            if exact.weights:
+                self.variables |= zip(next(names), exact.weights, strict=True)
+        for name, variable in self.variables.items():
+            variable.assign(weights[name])
         self._optimizer = keras.optimizers.Adam(LEARNING_RATE, jit_compile=False)
 
     def gradient(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
@@ -112,19 +153,18 @@ class Reference:
         self._steps += 1
         with tf.GradientTape() as tape:
             values, block = tf.constant(images[..., None] / 255.0), 0
-            for layer in self.model.layers[:-1]:
+            *layers, last = self._layers
+            for layer in layers:
                 block += layer.name.endswith("_convolution")
-                dropout = layer.name.endswith("_dropout")
-                values = values * self._kept(block, values.shape) if dropout else layer(values, training=True)
-            last = self.model.layers[-1]
+                if layer.name.endswith("_dropout"):
+                    values = values * dropout_mask(layer.rate, self._steps, block, tuple(values.shape))
+                else:
+                    values = layer(values, training=True)
             scores = values @ last.kernel + last.bias if last.name == "dense" else values
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels.astype(int), scores))
-        names = [name for name in self.variables if "/moving_" not in name]
+        names = list(filter(is_trainable, self.variables))
         gradients = tape.gradient(loss, [self.variables[name] for name in names])
         return float(loss), {name: gradient.numpy() for name, gradient in zip(names, gradients, strict=True)}
-
-    def _kept(self, block: int, shape: Any) -> np.ndarray:
-        return dropout_mask(self._architecture.dropout, self._steps, block, tuple(shape))
 
     def weights(self) -> Weights:
         return {name: variable.numpy() for name, variable in self.variables.items()}
@@ -169,30 +209,34 @@ def random_networks(draw: st.DrawFn) -> tuple[Architecture, int]:
     pool_after = draw(st.sets(st.sampled_from(numbers)))
     dropout_after = draw(st.sets(st.sampled_from(numbers)))
     dropout = draw(st.floats(0.05, 0.5)) if dropout_after else 0.0
-    architecture = Architecture(tuple(filters), tuple(sorted(pool_after)), dropout, tuple(sorted(dropout_after)), head)
-    return architecture, draw(st.integers(2, 50))
+    return chain(filters, pool_after, dropout, dropout_after, head), draw(st.integers(2, 50))
 
 
+@slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_published_networks_and_those_of_odd_sizes_are_those_of_keras(
-    keras: ModuleType, network: tuple[Architecture, int], train_set: data.Dataset
+    keras: ModuleType, name: str, train_set: data.Dataset
 ) -> None:
-    check_gradients(keras, *network, train_set)
+    check_gradients(keras, *NETWORKS[name], compiled(name), train_set)
 
 
+@slow
 @settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(network=random_networks())
 def test_random_networks_are_those_of_keras(
     keras: ModuleType, network: tuple[Architecture, int], train_set: data.Dataset
 ) -> None:
-    check_gradients(keras, *network, train_set)
-    check_five_steps(keras, *network, train_set)
+    shared = Compiled(*network)
+    check_gradients(keras, *network, shared, train_set)
+    check_five_steps(keras, *network, shared, train_set)
 
 
-def check_gradients(keras: ModuleType, architecture: Architecture, batch_size: int, train_set: data.Dataset) -> None:
+def check_gradients(
+    keras: ModuleType, architecture: Architecture, batch_size: int, shared: Compiled, train_set: data.Dataset
+) -> None:
     """Loss, all gradients and the statistics of three batches."""
-    weights = random_weights(architecture)
-    engine = create_engine(architecture, batch_size, train_set, weights)
-    reference = Reference(keras, architecture, weights)
+    engine = shared.start()
+    reference = Reference(keras, architecture, shared.weights)
     farthest = []
     for batch in batches(batch_size, 3):
         loss, _ = engine._compute_gradient(batch)
@@ -209,24 +253,24 @@ def check_gradients(keras: ModuleType, architecture: Architecture, batch_size: i
     # A mistake shows in every batch; a value that goes the other way, in some.
     assert min(farthest) < 3e-4
     assert max(farthest) < 0.2
-    for block in describe_blocks(architecture):
+    for block in describe_network(architecture).blocks:
         count = batch_size * block.size**2
         for name, factor in (("moving_mean", 1), ("moving_variance", count / (count - 1))):
-            start = weights[block.name(name)] * 0.99**3
+            start = shared.weights[block.name(name)] * 0.99**3
             moved, expected_moved = (
                 all_weights[block.name(name)] - start for all_weights in (engine.get_weights(), reference.weights())
             )
             np.testing.assert_allclose(moved, factor * expected_moved, rtol=1e-3, atol=1e-6, err_msg=block.name(name))
 
 
+@slow
 def test_the_moving_variance_is_the_unbiased_one_as_in_keras_float32(
     keras: ModuleType, train_set: data.Dataset
 ) -> None:
-    architecture, batch_size = NETWORKS["pooled to one pixel"]
-    weights = random_weights(architecture)
-    engine = create_engine(architecture, batch_size, train_set, weights)
+    (architecture, batch_size), shared = NETWORKS["pooled to one pixel"], compiled("pooled to one pixel")
+    engine = shared.start()
     model = build_model(architecture)
-    load_weights(model, weights)
+    load_weights(model, shared.weights)
     (batch,) = batches(batch_size, 1)
     engine.train_epoch(batch[None], 0.0)
     block_1 = [layer for layer in model.layers if layer.name.startswith("block_1_")][:2]
@@ -237,23 +281,24 @@ def test_the_moving_variance_is_the_unbiased_one_as_in_keras_float32(
     np.testing.assert_allclose(engine.get_weights()["block_1/moving_variance"], expected, rtol=1e-6)
 
 
+@slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_five_steps_are_those_of_keras_and_masks_hold(keras: ModuleType, name: str, train_set: data.Dataset) -> None:
-    check_five_steps(keras, *NETWORKS[name], train_set)
+    check_five_steps(keras, *NETWORKS[name], compiled(name), train_set)
 
 
-def check_five_steps(keras: ModuleType, architecture: Architecture, batch_size: int, train_set: data.Dataset) -> None:
+def check_five_steps(
+    keras: ModuleType, architecture: Architecture, batch_size: int, shared: Compiled, train_set: data.Dataset
+) -> None:
     """Losses, and where the weights are after five steps of Adam with a third of the kernels' weights masked."""
-    weights = random_weights(architecture)
-    masks = random_masks(weights)
-    engine = create_engine(architecture, batch_size, train_set, weights, masks)
-    reference = Reference(keras, architecture, weights, masks)
+    engine = shared.start()
+    reference = Reference(keras, architecture, shared.weights, shared.masks)
     for batch in batches(batch_size, 5):
         loss, _ = engine.train_epoch(batch[None], LEARNING_RATE)
         expected_loss = reference.step(train_set.images[batch], train_set.labels[batch])
         assert loss == pytest.approx(expected_loss, rel=1e-3)
     trained, expected = engine.get_weights(), reference.weights()
-    for name, mask in masks.items():
+    for name, mask in shared.masks.items():
         assert np.array_equal(trained[name] != 0, mask != 0), name
     for name, array in trained.items():
         # Adam makes a step of the learning rate of any gradient, of one that is nothing but rounding too.
@@ -270,9 +315,9 @@ def random_masks(weights: Weights) -> Weights:
     return masks
 
 
-def test_adam_is_that_of_keras(keras: ModuleType, train_set: data.Dataset) -> None:
-    architecture, batch_size = NETWORKS["one block"]
-    engine = create_engine(architecture, batch_size, train_set, random_weights(architecture))
+@slow
+def test_adam_is_that_of_keras(keras: ModuleType) -> None:
+    engine = compiled("one block").start()
     name = "dense/kernel"
     variable = keras.backend.variable(engine.get_weights()[name], dtype="float64")
     optimizer, generator = keras.optimizers.Adam(0.01, jit_compile=False), np.random.default_rng(0)
@@ -285,14 +330,13 @@ def test_adam_is_that_of_keras(keras: ModuleType, train_set: data.Dataset) -> No
     np.testing.assert_allclose(engine.get_weights()[name], variable.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@slow
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_inference_is_that_of_keras_on_all_test_images(keras: ModuleType, name: str, train_set: data.Dataset) -> None:
-    architecture, batch_size = NETWORKS[name]
-    weights = random_weights(architecture)
-    engine = create_engine(architecture, batch_size, train_set, weights)
+def test_inference_is_that_of_keras_on_all_test_images(keras: ModuleType, name: str) -> None:
+    engine = compiled(name).start()
     images = data.load_mnist()[1].images
-    model = build_model(architecture)
-    load_weights(model, weights)
+    model = build_model(NETWORKS[name][0])
+    load_weights(model, compiled(name).weights)
     expected = model.predict(data.scale(images), batch_size=500, verbose=0)
     probabilities = engine.predict(images)
     assert (probabilities.shape, probabilities.dtype) == ((len(images), CLASSES), np.dtype(np.float32))
@@ -301,53 +345,59 @@ def test_inference_is_that_of_keras_on_all_test_images(keras: ModuleType, name: 
     np.testing.assert_array_equal(engine.predict(images[:3]), probabilities[:3])
 
 
+@slow
 def test_the_same_configuration_gives_the_same_bits(train_set: data.Dataset) -> None:
     architecture, batch_size = NETWORKS["approach_2"]
-    order = batches(batch_size, 4)
+    weights, order = compiled("approach_2").weights, batches(batch_size, 4)
 
-    def train(predict_between: bool) -> tuple[Weights, tuple[float, float]]:
-        engine = create_engine(architecture, batch_size, train_set, initial_weights(architecture, 0))
+    def train(engine: HalideEngine, predict_between: bool) -> tuple[Weights, tuple[float, float]]:
         engine.train_epoch(order[:2], LEARNING_RATE)
         if predict_between:
             engine.predict(train_set.images[:200])
         averages = engine.train_epoch(order[2:], LEARNING_RATE)
         return engine.get_weights(), averages
 
-    (weights, averages), (other_weights, other_averages) = train(False), train(True)
+    used = compiled("approach_2").start()
+    new = create_engine(architecture, batch_size, weights, compiled("approach_2").masks)
+    (weights, averages), (other_weights, other_averages) = train(new, False), train(used, True)
     assert_same_arrays(weights, other_weights)
     assert averages == other_averages
 
 
-def test_an_engine_goes_on_from_the_state_of_another(train_set: data.Dataset) -> None:
-    architecture, batch_size = NETWORKS["approach_3"][0], 50
-    weights, order = initial_weights(architecture, 0), batches(batch_size, 6)
-    masks = random_masks(weights)
-    whole, before, after = (create_engine(architecture, batch_size, train_set, weights, masks) for _ in range(3))
+@slow
+def test_an_engine_goes_on_from_the_state_of_another() -> None:
+    architecture, batch_size = NETWORKS["approach_3"]
+    shared, order = compiled("approach_3"), batches(batch_size, 6)
+    whole = shared.start()
     whole.train_epoch(order[:3], LEARNING_RATE)
     averages = whole.train_epoch(order[3:], LEARNING_RATE)
+    expected = whole.get_weights()
+    before = shared.start()
     before.train_epoch(order[:3], LEARNING_RATE)
+    after = create_engine(architecture, batch_size, initial_weights(architecture, 0), shared.masks)
     after.set_state(before.get_state())
     assert after.train_epoch(order[3:], LEARNING_RATE) == averages
-    assert_same_arrays(after.get_weights(), whole.get_weights())
+    assert_same_arrays(after.get_weights(), expected)
 
 
-def test_training_learns(train_set: data.Dataset) -> None:
-    architecture = PUBLISHED["approach_3"]
-    engine = create_engine(architecture, 100, train_set, initial_weights(architecture, 0))
-    epochs = [engine.train_epoch(batches(100, 10), 0.01) for _ in range(5)]
+@slow
+def test_training_learns() -> None:
+    architecture, batch_size = NETWORKS["approach_3"]
+    engine = compiled("approach_3").start(initial_weights(architecture, 0))
+    epochs = [engine.train_epoch(batches(batch_size, 14), 0.01) for _ in range(5)]
     assert epochs[-1][0] < 0.5 * epochs[0][0]
     assert epochs[-1][1] > 0.7
 
 
-def test_without_a_learning_rate_nothing_is_learnt_but_the_moving_statistics(train_set: data.Dataset) -> None:
-    architecture, batch_size = NETWORKS["odd maps"]
-    weights = random_weights(architecture)
-    engine = create_engine(architecture, batch_size, train_set, weights)
+@slow
+def test_without_a_learning_rate_nothing_is_learnt_but_the_moving_statistics() -> None:
+    shared = compiled("odd maps")
+    engine = shared.start()
     before = engine.get_weights()
-    engine.train_epoch(batches(batch_size, 2), 0.0)
-    assert_same_arrays(before, weights)
+    engine.train_epoch(batches(NETWORKS["odd maps"][1], 2), 0.0)
+    assert_same_arrays(before, shared.weights)
     for name, array in engine.get_weights().items():
-        assert np.array_equal(array, weights[name]) == ("/moving_" not in name), name
+        assert np.array_equal(array, shared.weights[name]) == ("/moving_" not in name), name
 
 
 def test_dropout_drops_its_share_anew_in_every_step_and_block() -> None:
@@ -364,37 +414,43 @@ def test_dropout_drops_its_share_anew_in_every_step_and_block() -> None:
 
 def test_a_gradual_schedule_is_refused(train_set: data.Dataset) -> None:
     config = dataclasses.replace(CONFIG, gradual_sparsity=0.5, gradual_epochs=1)
-    with pytest.raises(ValueError, match="gradual_sparsity is 0.5"):
+    with pytest.raises(Unsupported, match="gradual_sparsity is 0.5"):
         HalideEngine(config, train_set, initial_weights(CONFIG.architecture, 0), {})
 
 
+def test_a_network_of_other_layers_is_refused(train_set: data.Dataset) -> None:
+    layers = (Flatten(), Dense(CLASSES), Activation("softmax"))
+    config = dataclasses.replace(CONFIG, architecture=Architecture(layers))
+    with pytest.raises(Unsupported, match="cannot train input/flatten"):
+        HalideEngine(config, train_set, initial_weights(config.architecture, 0), {})
+
+
 def test_the_engine_does_not_import_tensorflow() -> None:
-    code = "import sys, smallcnn.halide_engine; sys.exit('tensorflow' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, smallcnn.engines.halide.engine; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.slow
+@slow
 def test_a_training_process_never_imports_tensorflow(runs_folder: Path) -> None:
     program = (
-        "import sys; from smallcnn.chapters import check_parameters, training_configs; "
-        "from smallcnn.runs import get_runs; values = {'epochs': 1, 'train_examples': 1000, 'seeds': [0]}; "
-        "get_runs(training_configs(check_parameters('approach_3', values | {'engine': 'halide'}))); "
+        "import sys; from smallcnn.runs.records import get_runs; from tests.engines.test_halide import *; "
+        "get_runs([dataclasses.replace(CONFIG, engine='halide', architecture=PUBLISHED['approach_3'])]); "
         "assert not {'tensorflow', 'tf_keras', 'keras'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
+@slow
 def test_two_threads_give_the_bits_of_one() -> None:
     code = """
-from tests.test_halide_engine import *
-train_set = data.load_mnist()[0]
+from tests.engines.test_halide import *
 for name in ("approach_2", "odd maps"):
     architecture, batch_size = NETWORKS[name]
-    engine = create_engine(architecture, batch_size, train_set, initial_weights(architecture, 0))
+    engine = create_engine(architecture, batch_size, initial_weights(architecture, 0))
     engine.train_epoch(batches(batch_size, 5), LEARNING_RATE)
     print([array.tobytes() for array in engine.get_weights().values()])
-    print(engine.predict(train_set.images[:300]).tobytes())
+    print(engine.predict(data.load_mnist()[0].images[:300]).tobytes())
 """
     one, two = (
         subprocess.run(

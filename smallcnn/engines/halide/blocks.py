@@ -21,8 +21,8 @@ from smallcnn.engines.base import Unsupported
 
 KERNEL_SIZE = 3
 VOCABULARY = (
-    "blocks of a 3×3 convolution with bias, ReLU and batch normalisation with γ, then 2×2 max pooling and dropout where "
-    "wanted, and after them global average pooling or one dense layer"
+    "blocks of a 3×3 convolution with bias, ReLU and batch normalisation with γ, then 2×2 max pooling and dropout "
+    "where wanted, and after them global average pooling or one dense layer"
 )
 
 

@@ -1,0 +1,39 @@
+"""Dropout: which numbers are dropped is a function of seed, step, block and place, so that it can be computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import halide as hl
+import numpy as np
+
+from smallcnn.engines.halide.arrays import LANES, Stages, channel, column, lane, pack, row
+from smallcnn.engines.halide.blocks import Block
+
+
+def drop(block: Block, value: hl.Expr, stages: Stages) -> hl.Expr:
+    """Dropout, the same forward and backward: zero where the hash of an element's number is below a threshold."""
+    if block.dropout == 0:
+        return value
+    key, size = stages["dropout_key"], block.output_size
+    element = lane + LANES * (column + size * (row + size * (channel + block.filters * pack)))
+    block_key = hash_number(hl.u32(block.number), key[0], key[1], hl.u32)
+    hashed = hash_number(hl.u32(element), block_key, hl.u32(0), hl.u32)
+    return hl.select(hashed >= hl.u32(dropout_threshold(block.dropout)), value, 0.0)
+
+
+def dropout_threshold(rate: float) -> int:
+    """What a fraction `rate` of all numbers of 32 bits is below."""
+    return min(round(rate * 2**32), 2**32 - 1)
+
+
+def hash_number(number: Any, key: Any, second_key: Any, uint32: Callable[[int], Any] = np.uint32) -> Any:
+    """Scrambles a number into 32 bits that look random, in two rounds, each with a key.
+
+    The shifts and multipliers are those of C. Wellons' "lowbias32" (2018). Serves Halide and NumPy alike.
+    """
+    mixed = number + key
+    mixed = (mixed ^ (mixed >> uint32(16))) * uint32(0x7FEB352D)
+    mixed = (mixed ^ (mixed >> uint32(15)) ^ second_key) * uint32(0x846CA68B)
+    return mixed ^ (mixed >> uint32(16))

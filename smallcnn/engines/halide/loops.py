@@ -1,0 +1,73 @@
+"""Loops that the way forward and the way back share: one pass over memory, and sums over the images of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import halide as hl
+
+from smallcnn.engines.halide.arrays import LANES, MAPS, Stages, channel, lane, pack, row, which
+from smallcnn.engines.halide.blocks import Block
+
+Loop = tuple[hl.Func, hl.Var]  # a loop of a stage, in which another stage can be computed
+
+
+def vector_by_vector(stage: hl.Func) -> hl.Func:
+    """Schedules a stage without sums: one pass over memory, a vector at a time."""
+    return stage.compute_root().reorder(*MAPS).vectorize(lane, LANES).parallel(pack)
+
+
+def channel_sums(result: hl.Func, values: Sequence[hl.Func], block: Block, size: int, stages: Stages) -> Loop:
+    """Sums functions of a pixel over the pixels and images of a pack, as `result`: `[pack, channel, value]`.
+
+    Returns:
+        The loop in which a row of a few channels is summed, for what is to be computed on the way.
+    """
+    pixel = hl.RDom([(0, size)], "pixel")
+    all_rows = hl.RDom([(0, size)], "all_rows")
+    image = hl.RDom([(0, LANES)], "image")
+    in_row, by_lane = (hl.Func(f"{result.name()}_{part}") for part in ("in_row", "by_lane"))
+    zeros = (hl.f32(0),) * len(values)
+    in_row[lane, channel, row, pack] = zeros
+    so_far = in_row[lane, channel, row, pack]
+    in_row[lane, channel, row, pack] = tuple(
+        so_far[i] + value[lane, pixel.x, row, channel, pack] for i, value in enumerate(values)
+    )
+    by_lane[lane, channel, pack] = zeros
+    so_far, row_sums = by_lane[lane, channel, pack], in_row[lane, channel, all_rows.x, pack]
+    by_lane[lane, channel, pack] = tuple(so_far[i] + row_sums[i] for i in range(len(values)))
+    image_sums = by_lane[image.x, channel, pack]
+    result[which, channel, pack] = hl.f32(0)
+    result[which, channel, pack] += stages["lane_mask"][image.x, pack] * hl.mux(
+        which, [image_sums[i] for i in range(len(values))]
+    )
+
+    outer_channel, group = hl.Var("outer_channel"), channel_group(block.filters)
+    result.compute_root().unroll(which, len(values))
+    result.update().reorder(which, image.x, channel, pack).unroll(which, len(values)).parallel(pack)
+    by_lane.compute_at(result, pack).vectorize(lane, LANES)
+    sums = by_lane.update().split(channel, outer_channel, channel, group)
+    sums.reorder(lane, channel, outer_channel, all_rows.x, pack).vectorize(lane, LANES).unroll(channel)
+    in_row.compute_at(by_lane, outer_channel).vectorize(lane, LANES).unroll(channel)
+    in_row.update().reorder(lane, channel, pixel.x, row, pack).vectorize(lane, LANES).unroll(channel)
+    return by_lane, outer_channel
+
+
+def channel_group(filters: int) -> int:
+    """The channels that are worked on at a time where every one is a sum or a map of its own."""
+    return next(group for group in (4, 2, 1) if filters % group == 0)
+
+
+def sum_over_packs(by_pack: hl.Func, packs: int, *at: Any) -> hl.Expr:
+    """Adds up what the packs have at `at`, in their order."""
+    return reduce(add, (by_pack[(*at, each)] for each in range(packs)))
+
+
+def in_double(stage: hl.Func) -> hl.Func:
+    """The stage in double precision."""
+    doubled = hl.Func("doubled")
+    doubled[which, channel, pack] = hl.f64(stage[which, channel, pack])
+    return doubled

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-import csv
+import ast
 import hashlib
-import io
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from smallcnn.chapters import check_parameters, training_configs
+from smallcnn.architecture import Architecture
 from smallcnn.checks import quote
-from smallcnn.parameters import ParameterError, parse_changes, parse_value, read_parameters
-from smallcnn.runs import DamagedRun, is_recorded, load_run, save_run
-from smallcnn.tables import percent, spread, table
-from smallcnn.training import TrainingConfig, TrainingRun
+from smallcnn.commands import say
+from smallcnn.config import Report, TrainingConfig, TrainingRun
+from smallcnn.files import replacing, write_text
+from smallcnn.paths import build_folder
+from smallcnn.report import notebook
+from smallcnn.report.chapter import training_configs
+from smallcnn.report.parameters import (
+    ParameterError,
+    check_name,
+    check_values,
+    parse_changes,
+    parse_value,
+    published_values,
+)
+from smallcnn.report.tables import percent, spread, table
+from smallcnn.runs import workers
+from smallcnn.runs.records import Caution, get_runs, is_recorded, recorded
+from smallcnn.study import APPROACHES, CHAPTERS, PARAMETERS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_RUNS = 100_000
 LONGEST_NAME = 100
@@ -32,13 +48,13 @@ class Sweep:
     Attributes:
         chapter: whose network it is.
         axes: the values of each parameter that varies, by name; the seeds are not among them.
-        configs: the configurations of each point, one a seed; a point has a value for each axis.
+        configs: the configurations of each point, one a seed; a point has the text of a value for each axis.
         changes: the parameters that have one other value at every point.
     """
 
     chapter: str
     axes: dict[str, list[Any]]
-    configs: dict[tuple[Any, ...], list[TrainingConfig]]
+    configs: dict[tuple[str, ...], list[TrainingConfig]]
     changes: dict[str, Any]
 
     @property
@@ -54,6 +70,12 @@ class Sweep:
         """All configurations, point by point."""
         return [config for configs in self.configs.values() for config in configs]
 
+    @property
+    def points(self) -> Iterator[tuple[tuple[Any, ...], list[TrainingConfig]]]:
+        """The points, with a value for each axis as `cell_value` gives it, and their configurations."""
+        values = ([cell_value(value) for value in of_axis] for of_axis in self.axes.values())
+        return zip(itertools.product(*values), self.configs.values(), strict=True)
+
 
 def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
     """Reads a grid, `learning_rate=0.003,0.01 seeds=0..4`, and checks every point of it.
@@ -68,43 +90,56 @@ def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
     Raises:
         ParameterError: if chapter, grid or changes are malformed or out of range.
     """
-    known = read_parameters(chapter)
     fixed = parse_changes(changes, chapter)
-    if "seeds" not in known or "rounds" in known:
-        raise ParameterError(f"{chapter} does not train one network; sweep approach_1, approach_2 or approach_3")
+    if not CHAPTERS[chapter].label:
+        names = ", ".join(approach.name for approach in APPROACHES)
+        raise ParameterError(f"{chapter} does not train one network; those that do: {names}")
+    axes = _parse_grid(chapter, grid, fixed)
+    varied = {"seeds": axes.pop("seeds")} if "seeds" in axes else {}
+    points = itertools.product(*axes.values())
+    base = notebook.check_parameters(chapter, fixed | varied | {name: values[0] for name, values in axes.items()})
+    read_network = _network_reader(chapter)
+    configs = {}
+    for point in points:
+        values = base | dict(zip(axes, point, strict=True))
+        check_values(chapter, values)
+        configs[tuple(map(_cell, point))] = training_configs(read_network(values), values)
+    sweep = Sweep(chapter, axes, configs, fixed)
+    if len(set(sweep.runs)) < len(sweep.runs):
+        raise ParameterError(
+            f"GRID has the same run at several points: not all values of {', '.join(axes)} change what {chapter} trains"
+        )
+    return sweep
+
+
+def _parse_grid(chapter: str, grid: str, fixed: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The values of every parameter in `grid`, of which `fixed` has none; those of `seeds` are the seeds."""
+    known = published_values(chapter)
     texts: dict[str, list[str]] = {}
     for word in grid.split():
         name, equals, text = word.partition("=")
         if not equals or not text:
             raise ParameterError(f"cannot read {quote(word)}; write GRID as name=value,value or name=0..4, with spaces")
-        if name not in known:
-            raise ParameterError(f"unknown parameter {quote(name)} for {chapter}; it has: {', '.join(known)}")
+        check_name(chapter, name, known)
         if name in texts or name in fixed:
             raise ParameterError(f"parameter {name} is given twice")
-        is_list = known[name].type == "list[int]" and name != "seeds"
+        is_list = PARAMETERS[name].type == "list[int]" and name != "seeds"
         texts[name] = text.split("/") if is_list else [value for part in text.split(",") for value in _range(part)]
     if not texts:
         raise ParameterError('GRID is empty; for example GRID="learning_rate=0.003,0.01,0.03 seeds=0..4"')
     size = math.prod(map(len, texts.values()))
     if "seeds" not in texts:
-        size *= len(fixed.get("seeds", known["seeds"].default))
+        size *= len(fixed.get("seeds", known["seeds"]))
     if size > MOST_RUNS:
         raise ParameterError(f"GRID has {size} runs; expected at most {MOST_RUNS}")
-    axes = {name: [parse_value(known[name], text) for text in of_name] for name, of_name in texts.items()}
+    axes = {
+        name: parse_value(name, ",".join(values)) if name == "seeds" else [parse_value(name, text) for text in values]
+        for name, values in texts.items()
+    }
     for name, values in axes.items():
-        if len(values) != len({repr(value) for value in values}):
+        if len(values) != len(set(map(repr, values))):
             raise ParameterError(f"GRID has a value of {name} twice")
-    seeds = [seed for (seed,) in axes.pop("seeds")] if "seeds" in axes else None
-    configs = {}
-    for point in itertools.product(*axes.values()):
-        values = fixed | dict(zip(axes, point, strict=True)) | ({} if seeds is None else {"seeds": seeds})
-        configs[tuple(map(_cell, point))] = training_configs(check_parameters(chapter, values))
-    sweep = Sweep(chapter, axes, configs, fixed)
-    if len({config.key for config in sweep.runs}) < len(sweep.runs):
-        raise ParameterError(
-            f"GRID has the same run at several points: not all values of {', '.join(axes)} change what {chapter} trains"
-        )
-    return sweep
+    return axes
 
 
 def _range(text: str) -> Iterable[str]:
@@ -117,60 +152,142 @@ def _range(text: str) -> Iterable[str]:
     return map(str, range(first, last + 1))
 
 
+def _network_reader(chapter: str) -> Callable[[Mapping[str, Any]], Architecture]:
+    """What reads the network of each point, once for all points whose values for the chapter's network are the same."""
+    source = ast.parse(notebook.tagged_source(chapter, "network"))
+    names = {node.id for node in ast.walk(source) if isinstance(node, ast.Name)}
+    read: dict[str, Architecture] = {}
+
+    def read_network(values: Mapping[str, Any]) -> Architecture:
+        used = repr([(name, value) for name, value in values.items() if name in names])
+        if used not in read:
+            architecture = notebook.read_network(chapter, values)
+            if architecture is None:
+                raise ParameterError(f"{chapter} types no network: no cell of its notebook has the tag 'network'")
+            read[used] = architecture
+        return read[used]
+
+    return read_network
+
+
+def cell_value(value: Any) -> Any:
+    """A parameter's value as a frame holds it: a number or a word as it is, a list as text such as "4-8-10"."""
+    return ("-".join(map(str, value)) or "none") if isinstance(value, list | tuple) else value
+
+
 def _cell(value: Any) -> str:
-    return "-".join(map(str, value)) if isinstance(value, list) else str(value)
+    return str(cell_value(value))
 
 
-def use_recorded(configs: Iterable[TrainingConfig], records: Path) -> None:
-    """Copies the records that another folder has already, so that nothing is trained twice."""
-    for config in configs:
-        run = None if is_recorded(config) else _load(config, records)
-        if run is not None:
-            save_run(run)
+# --- What came of it ---
 
 
-def _load(config: TrainingConfig, records: Path | None = None) -> TrainingRun | None:
-    """The recorded run of `config`; None if there is none, or only a damaged record."""
-    try:
-        return load_run(config, records)
-    except DamagedRun:
-        return None
+def finished_runs(sweep: Sweep) -> list[tuple[tuple[Any, ...], TrainingRun]]:
+    """The recorded runs with their points, without those whose record is damaged."""
+    runs = ((point, recorded(config)) for point, configs in sweep.points for config in configs)
+    return [(point, run) for point, run in runs if run is not None]
 
 
-def finished_runs(sweep: Sweep) -> dict[tuple[Any, ...], list[TrainingRun]]:
-    """The recorded runs of each point that has any, without those whose record is damaged."""
-    runs = {point: list(map(_load, configs)) for point, configs in sweep.configs.items()}
-    found = {point: [run for run in of_point if run is not None] for point, of_point in runs.items()}
-    return {point: of_point for point, of_point in found.items() if of_point}
+def sweep_frame(axes: Sequence[str], runs: Iterable[tuple[Sequence[Any], TrainingRun]]) -> pd.DataFrame:
+    """A row a run.
+
+    Args:
+        axes: the names of the parameters that vary.
+        runs: each with its point, a value for each axis as `cell_value` gives it.
+
+    Returns:
+        The columns are the axes, then seed, best_test_accuracy and final_test_accuracy (0 to 1), epochs_run, seconds
+        and key.
+    """
+    import pandas as pd  # here: a grid that is refused must not wait for it
+
+    columns = [*axes, "seed", "best_test_accuracy", "final_test_accuracy", "epochs_run", "seconds", "key"]
+    rows = []
+    for point, run in runs:
+        accuracies = (run.best_test_accuracy, run.final_test_accuracy)
+        rows.append((*point, run.config.seed, *accuracies, run.epochs_run, round(run.seconds, 1), run.config.key))
+    return pd.DataFrame(rows, columns=columns)
 
 
-def to_csv(axes: Sequence[str], runs: Mapping[tuple[Any, ...], Sequence[TrainingRun]]) -> str:
-    """One line a run."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*axes, "seed", "best_test_accuracy", "final_test_accuracy", "epochs_run", "seconds", "key"])
-    for point, of_point in runs.items():
-        for run in of_point:
-            accuracies = (run.best_test_accuracy, run.final_test_accuracy)
-            rest = (run.config.seed, *accuracies, run.epochs_run, round(run.seconds, 1), run.config.key)
-            writer.writerow([*point, *rest])
-    return text.getvalue()
+def frame_axes(frame: pd.DataFrame) -> list[str]:
+    """The names of the parameters that vary in a sweep's frame."""
+    columns = list(frame.columns)
+    return columns[: columns.index("seed")]
 
 
-def read_csv(text: str) -> tuple[list[str], dict[tuple[str, ...], list[float]]]:
-    """The axes of a sweep's CSV, and the best test accuracies of each of its points."""
-    header, *rows = csv.reader(io.StringIO(text))
-    axes = header[: header.index("seed")]
+def accuracies_by_point(frame: pd.DataFrame) -> dict[tuple[str, ...], list[float]]:
+    """The best test accuracies (0 to 1) at each point of a sweep's frame, by the texts of its values."""
     points: dict[tuple[str, ...], list[float]] = {}
-    for row in rows:
-        points.setdefault(tuple(row[: len(axes)]), []).append(float(row[header.index("best_test_accuracy")]))
-    return axes, points
+    for *point, accuracy in frame[[*frame_axes(frame), "best_test_accuracy"]].itertuples(index=False):
+        points.setdefault(tuple(map(str, point)), []).append(accuracy)
+    return points
 
 
-def sweep_table(axes: Sequence[str], points: Mapping[tuple[str, ...], Sequence[float]]) -> str:
-    """Mean and spread, best and lowest of each point."""
+def sweep_table(frame: pd.DataFrame, caution: str = "") -> str:
+    """Mean and spread, best and lowest of each point as Markdown, and below it what must be said of the runs."""
+    axes = frame_axes(frame)
     rows = [
         (*point, len(values), spread(values), percent(max(values)), percent(min(values)))
-        for point, values in points.items()
+        for point, values in accuracies_by_point(frame).items()
     ]
-    return table((*axes, "seeds", "best test accuracy", "highest seed", "lowest seed"), rows, left=len(axes))
+    header = (*axes, "seeds", "best test accuracy", "highest seed", "lowest seed")
+    return table(header, rows, left=len(axes)) + (f"\n**Mind:** {caution}.\n" if caution else "")
+
+
+def caution_of(runs: Sequence[TrainingRun]) -> str:
+    """What must be said of runs of too few steps, once for all of them; empty if there are none among `runs`."""
+    few = [run for run in runs if run.caution]
+    if not few:
+        return ""
+    worst = min(few, key=lambda run: run.steps)
+    return (
+        worst.caution
+        if len(runs) == 1
+        else f"{len(few)} of {len(runs)} runs are too short; the shortest has {worst.caution}"
+    )
+
+
+def run_sweep(sweep: Sweep, report: Report = say) -> Path:
+    """Finds the recorded runs of `sweep`, trains and records the others, and writes what came of it to `build/sweeps`.
+
+    What is finished is also written if somebody stops it, or a run fails.
+
+    Args:
+        sweep: what to train.
+        report: called with lines of text.
+
+    Returns:
+        The CSV, a line a run; a Markdown table and a figure stand beside it.
+
+    Raises:
+        WorkersError: if the address of a cluster is wrong, or its scheduler is gone.
+        Interrupted: if somebody stops it.
+    """
+    workers.scheduler_address()  # refused here, before anything starts
+    missing = [config for config in sweep.runs if not is_recorded(config)]
+    points = "1 point" if len(sweep.configs) == 1 else f"{len(sweep.configs)} points"
+    report(f"{len(sweep.runs)} runs at {points}, {len(sweep.runs) - len(missing)} of them recorded")
+    if missing:
+        minutes = sum(map(workers.expected_seconds, missing)) / workers.count_workers(missing) / 60
+        report(f"about {minutes:.0f} min at most for the rest, on this machine's cores")
+    path = build_folder() / "sweeps" / f"{sweep.name}.csv"
+    try:
+        # What must be said of short runs is said once, below the table.
+        get_runs(sweep.runs, lambda line: None if isinstance(line, Caution) else report(line))
+    finally:
+        if finished := finished_runs(sweep):
+            _write(sweep, finished, path, report)
+    return path
+
+
+def _write(sweep: Sweep, finished: Sequence[tuple[tuple[Any, ...], TrainingRun]], path: Path, report: Report) -> None:
+    from smallcnn.report import figures  # here: matplotlib takes a second
+
+    frame = sweep_frame(list(sweep.axes), finished)
+    text = sweep_table(frame, caution_of([run for _, run in finished]))
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    write_text(path.with_suffix(".md"), text)
+    with replacing(path.with_suffix(".svg")) as temporary:
+        temporary.write_bytes(figures.sweep_points(list(sweep.axes), accuracies_by_point(frame)).to_svg())
+    report(text)
+    report(f"{path.with_suffix('')}.csv, .md and .svg")

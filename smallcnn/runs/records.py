@@ -39,6 +39,10 @@ class Interrupted(CommandError):
     exit_code = 130
 
 
+class Caution(str):
+    """A line on a run of too few steps, which whoever shows the result of many runs leaves out to say it once."""
+
+
 def get_runs(configs: Sequence[TrainingConfig], report: Report | None = None) -> list[TrainingRun]:
     """Finds the recorded run of each configuration, and trains and records those that are missing.
 
@@ -151,10 +155,22 @@ def save_run(run: TrainingRun) -> Path:
             folder.unlink()
         elif folder.exists():
             shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if not _is_whole(folder):  # else another process was quicker, by less than a look at its record takes
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        load_run(folder)
+    except DamagedRun:
+        return False
+    return True
 
 
 def _parents_first(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
@@ -178,15 +194,13 @@ def _compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], re
                 save_run(run)
             finished[run.config.key] = run
             _checkpoint_file(run.config).unlink(missing_ok=True)
-            report(
-                f"{run.config.label}: {100 * run.best_test_accuracy:.2f} % after epoch {run.best_epoch}, recorded"
-                + (f"; {run.caution}" if run.caution else "")
-            )
+            report(f"{run.config.label}: {100 * run.best_test_accuracy:.2f} % after epoch {run.best_epoch}, recorded")
+            if run.caution:
+                report(Caution(f"{run.config.label}: {run.caution}"))
     except KeyboardInterrupt:
         left = sum(config.key not in finished for config in missing)
-        raise Interrupted(
-            f"interrupted; the same again trains the {left} of {len(missing)} runs that are left"
-        ) from None
+        message = f"interrupted; the same again trains the {left} of {len(missing)} runs that are left"
+        raise Interrupted(message) from None
 
 
 def recorded(config: TrainingConfig) -> TrainingRun | None:
@@ -213,9 +227,8 @@ def _train_here(config: TrainingConfig, finished: dict[str, TrainingRun], report
     try:
         yield train(config, parent, report, checkpoint, keep)
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted after epoch {epochs} of {config.label}; the same again goes on from there"
-        ) from None
+        message = f"interrupted after epoch {epochs} of {config.label}; the same again goes on from there"
+        raise Interrupted(message) from None
 
 
 def _checkpoint_file(config: TrainingConfig) -> Path:
@@ -276,9 +289,10 @@ def _to_json(fields: dict[str, Any]) -> str:
 
 
 def _read(folder: Path) -> TrainingRun:
-    fields = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    checksum = fields.pop("sha256")
-    if checksum != _checksum(fields):
+    text = (folder / "run.json").read_text(encoding="utf-8")
+    fields = json.loads(text)
+    is_as_written = text.rstrip("\n") == _to_json(fields).rstrip("\n")  # a 17th digit may change and mean the same
+    if fields.pop("sha256") != _checksum(fields) or not is_as_written:
         raise ValueError("run.json is not as it was written")
     config = TrainingConfig.from_json(fields["config"])
     if fields["recipe_version"] != config.recipe_version or fields["dataset"] != data.FINGERPRINT:
@@ -290,9 +304,8 @@ def _read(folder: Path) -> TrainingRun:
         weights = {name: file[name] for name in file.files}
     if {name: array.shape for name, array in weights.items()} != config.architecture.weight_shapes:
         raise ValueError("the weights are not those of its network")
-    lengths = {
-        len(values) for values in (*fields["history"].values(), fields["misclassified"], fields["epoch_seconds"])
-    }
+    by_epoch = (*fields["history"].values(), fields["misclassified"], fields["epoch_seconds"])
+    lengths = {len(values) for values in by_epoch}
     if len(lengths) != 1 or fields["history"].keys() != set(HISTORY):
         raise ValueError("its history is not of so many epochs")
     run = TrainingRun(

@@ -204,15 +204,14 @@ def _explained(error: Exception) -> Exception:
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, KilledWorker):
-        return WorkersError(
-            "worker after worker died over one run, for want of memory perhaps; the others are recorded"
-        )
+        cause = "worker after worker died over one run, for want of memory perhaps"
+        return WorkersError(f"{cause}; the others are recorded")
     return error
 
 
 @contextmanager
 def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]:
-    """Joins the cluster of `DASK_SCHEDULER_ADDRESS` or the build's workers, or starts some for as long as they serve."""
+    """Joins the cluster of `DASK_SCHEDULER_ADDRESS` or the build's workers, or starts some that end after the block."""
     from distributed import Client  # here: recorded runs need no workers
 
     runs = f"{_counted(len(configs))} to train"
@@ -274,7 +273,7 @@ def _where(cluster: LocalCluster) -> str:
 
 @contextmanager
 def build_workers(report: Report) -> Iterator[Callable[[], str]]:
-    """Yields what starts the workers of a build and returns the address of their scheduler; ends them after the block."""
+    """Yields what starts a build's workers and returns their scheduler's address; the workers end after the block."""
     with ExitStack() as stack:
 
         def start() -> str:

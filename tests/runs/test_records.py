@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smallcnn import runs, training
-from smallcnn.pruning import round_configs
-from smallcnn.runs import DamagedRun, get_runs, load_run, save_run
-from smallcnn.training import TrainingConfig, TrainingRun
+from smallcnn import config as configurations
+from smallcnn import paths
+from smallcnn.config import Report, TrainingConfig, TrainingRun
+from smallcnn.pruning import pruned_fractions
+from smallcnn.runs import records, workers
+from smallcnn.runs.records import Caution, DamagedRun, Interrupted, find_run, find_runs, get_runs, load_run, save_run
 from tests.conftest import FakeTraining
 
 CompareRuns = Callable[..., None]
@@ -40,7 +42,7 @@ def computed(fake_training: FakeTraining, monkeypatch: pytest.MonkeyPatch) -> li
             finished[config.key] = run
             configs.append(config)
 
-    monkeypatch.setattr(runs, "_compute", compute)
+    monkeypatch.setattr(records, "_compute", compute)
     return configs
 
 
@@ -59,19 +61,19 @@ def rewrite(record: Path, **changes: Any) -> None:
     fields = json.loads((record / "run.json").read_text())
     del fields["sha256"]
     fields.update(changes)
-    (record / "run.json").write_text(json.dumps({**fields, "sha256": runs._checksum(fields)}))
+    (record / "run.json").write_text(records._to_json({**fields, "sha256": records._checksum(fields)}))
 
 
 def test_nothing_is_found_where_nothing_was_recorded(config: TrainingConfig, runs_folder: Path) -> None:
-    assert load_run(config) is None
+    assert find_run(config) is None
     runs_folder.mkdir()
-    assert load_run(config) is None
+    assert find_run(config) is None
 
 
 def test_a_run_comes_back_equal_to_the_bit(
     finished_run: TrainingRun, record: Path, assert_same_run: CompareRuns
 ) -> None:
-    found = load_run(finished_run.config)
+    found = find_run(finished_run.config)
     assert_same_run(found, finished_run)
     assert found.best_test_accuracy == finished_run.best_test_accuracy == 0.75
 
@@ -82,11 +84,10 @@ def test_awkward_numbers_come_back_equal_to_the_bit(
     numbers = [5e-324, 0.1 + 0.2]
     weights = {**finished_run.weights}
     weights["block_1/bias"] = np.array([-0.0, 1e-45, np.float32(1 / 3), np.inf], np.float32)
-    awkward = dataclasses.replace(
-        finished_run, history={**finished_run.history, "train_loss": numbers}, weights=weights, seconds=1e300
-    )
+    history = finished_run.history.assign(train_loss=numbers)
+    awkward = dataclasses.replace(finished_run, history=history, weights=weights, seconds=1e300)
     save_run(awkward)
-    assert_same_run(load_run(awkward.config), awkward)
+    assert_same_run(find_run(awkward.config), awkward)
 
 
 def test_a_record_is_two_files_under_its_key(finished_run: TrainingRun, record: Path, runs_folder: Path) -> None:
@@ -107,8 +108,8 @@ def test_a_pruned_run_comes_back_with_its_zeros(
 ) -> None:
     pruned = fake_training(dataclasses.replace(config, pruned_fractions=(0.2,)), finished_run)
     save_run(pruned)
-    assert_same_run(load_run(pruned.config), pruned)
-    assert load_run(config) is None
+    assert_same_run(find_run(pruned.config), pruned)
+    assert find_run(config) is None
 
 
 def test_a_changed_bit_in_run_json_is_found(finished_run: TrainingRun, record: Path) -> None:
@@ -116,8 +117,27 @@ def test_a_changed_bit_in_run_json_is_found(finished_run: TrainingRun, record: P
     for position in np.linspace(0, len(content) - 1, 80).astype(int):
         change_byte(record / "run.json", position, 1)
         with pytest.raises(DamagedRun, match=finished_run.config.key):
-            load_run(finished_run.config)
+            find_run(finished_run.config)
         (record / "run.json").write_bytes(content)
+
+
+@pytest.mark.parametrize("more", ["0", "000000000000000000001"])
+def test_a_digit_that_changes_no_number_is_found(finished_run: TrainingRun, record: Path, more: str) -> None:
+    path = record / "run.json"
+    written = f'"seconds": {finished_run.seconds!r}'
+    assert float(f"{finished_run.seconds!r}{more}") == finished_run.seconds
+    assert written in path.read_text()
+    path.write_text(path.read_text().replace(written, f"{written}{more}"))
+    with pytest.raises(DamagedRun, match="not as it was written"):
+        find_run(finished_run.config)
+
+
+def test_line_ends_of_another_system_do_no_harm(
+    finished_run: TrainingRun, record: Path, assert_same_run: CompareRuns
+) -> None:
+    path = record / "run.json"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert_same_run(find_run(finished_run.config), finished_run)
 
 
 def test_any_change_of_run_json_is_found_or_changes_nothing(
@@ -128,7 +148,7 @@ def test_any_change_of_run_json_is_found_or_changes_nothing(
     for _ in range(150):
         change_byte(record / "run.json", generator.randrange(len(content)), generator.randrange(1, 256))
         try:
-            found = load_run(finished_run.config)
+            found = find_run(finished_run.config)
         except DamagedRun:
             found = finished_run
         assert_same_run(found, finished_run)
@@ -140,7 +160,7 @@ def test_a_changed_bit_in_the_weights_is_found(finished_run: TrainingRun, record
     for position in np.linspace(0, len(content) - 1, 40).astype(int):
         change_byte(record / "weights.npz", position, 1)
         with pytest.raises(DamagedRun, match="weights.npz"):
-            load_run(finished_run.config)
+            find_run(finished_run.config)
         (record / "weights.npz").write_bytes(content)
 
 
@@ -150,65 +170,65 @@ def test_a_truncated_file_is_found(finished_run: TrainingRun, record: Path, name
     content = (record / name).read_bytes()
     (record / name).write_bytes(content[: int(kept * len(content)) if kept == 0.5 else int(kept)])
     if name == "run.json" and kept == -1:
-        assert load_run(finished_run.config) is not None  # the last byte is only the end of the last line
+        assert find_run(finished_run.config) is not None  # the last byte is only the end of the last line
         (record / name).write_bytes(content[:-2])
     with pytest.raises(DamagedRun):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
 
 
 @pytest.mark.parametrize("name", ["run.json", "weights.npz"])
 def test_a_missing_file_is_found(finished_run: TrainingRun, record: Path, name: str) -> None:
     (record / name).unlink()
     with pytest.raises(DamagedRun, match=name):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
 
 
 def test_an_empty_folder_is_no_record(finished_run: TrainingRun, runs_folder: Path) -> None:
     (runs_folder / finished_run.config.key).mkdir(parents=True)
     with pytest.raises(DamagedRun):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
 
 
 @pytest.mark.parametrize("content", ["[]", "1", "null", '"run"', "{}", "", "\x00", "<html>"])
 def test_a_run_json_of_something_else_is_found(finished_run: TrainingRun, record: Path, content: str) -> None:
     (record / "run.json").write_text(content)
     with pytest.raises(DamagedRun):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
 
 
 @pytest.mark.parametrize("name", ["recipe_version", "dataset", "config", "history", "predicted_classes", "best_epoch"])
 def test_a_record_without_a_field_is_found(finished_run: TrainingRun, record: Path, name: str) -> None:
     fields = json.loads((record / "run.json").read_text())
     del fields["sha256"], fields[name]
-    (record / "run.json").write_text(json.dumps({**fields, "sha256": runs._checksum(fields)}))
+    (record / "run.json").write_text(records._to_json({**fields, "sha256": records._checksum(fields)}))
     with pytest.raises(DamagedRun, match=name):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
 
 
 def test_a_record_of_another_recipe_or_dataset_is_found(finished_run: TrainingRun, record: Path) -> None:
     rewrite(record)
-    assert load_run(finished_run.config) is not None
+    assert find_run(finished_run.config) is not None
     rewrite(record, recipe_version=finished_run.config.recipe_version + 1)
     with pytest.raises(DamagedRun, match="another recipe"):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
     rewrite(record, recipe_version=finished_run.config.recipe_version, dataset="other data")
     with pytest.raises(DamagedRun, match="another recipe or dataset"):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
 
 
 def test_a_new_recipe_finds_no_old_record(
     finished_run: TrainingRun, record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = finished_run.config.engine
-    monkeypatch.setitem(training.RECIPE_VERSIONS, engine, training.RECIPE_VERSIONS[engine] + 1)
-    assert load_run(finished_run.config) is None
+    monkeypatch.setitem(configurations.RECIPE_VERSIONS, engine, configurations.RECIPE_VERSIONS[engine] + 1)
+    assert find_run(finished_run.config) is None
 
 
 def test_a_record_under_the_key_of_another_configuration_is_found(finished_run: TrainingRun, record: Path) -> None:
     other = dataclasses.replace(finished_run.config, seed=1)
     shutil.copytree(record, record.with_name(other.key))
     with pytest.raises(DamagedRun, match="another configuration"):
-        load_run(other)
+        find_run(other)
 
 
 def test_weights_of_another_network_are_found(finished_run: TrainingRun, runs_folder: Path) -> None:
@@ -219,13 +239,13 @@ def test_weights_of_another_network_are_found(finished_run: TrainingRun, runs_fo
     ):
         save_run(dataclasses.replace(finished_run, weights=weights))
         with pytest.raises(DamagedRun, match="weights"):
-            load_run(finished_run.config)
+            find_run(finished_run.config)
 
 
 def test_json_too_deep_to_read_is_found(finished_run: TrainingRun, record: Path) -> None:
     (record / "run.json").write_text("[" * 100_000)
     with pytest.raises(DamagedRun):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +266,7 @@ def test_a_record_that_contradicts_itself_is_found(
 ) -> None:
     rewrite(record, **changes)
     with pytest.raises(DamagedRun):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
@@ -260,7 +280,7 @@ def test_a_record_takes_the_place_of_what_is_no_folder(
     else:
         folder.symlink_to(tmp_path if kind == "link" else tmp_path / "nothing")
     save_run(finished_run)
-    assert_same_run(load_run(finished_run.config), finished_run)
+    assert_same_run(find_run(finished_run.config), finished_run)
     assert tmp_path.exists()
 
 
@@ -269,20 +289,20 @@ def test_a_history_with_values_that_are_no_numbers_is_found(
     finished_run: TrainingRun, record: Path, number: str
 ) -> None:
     path = record / "run.json"
-    changed = path.read_text().replace(json.dumps(finished_run.history["train_loss"][0]), number)
+    changed = path.read_text().replace(json.dumps(finished_run.history["train_loss"].iloc[0]), number)
     assert number in changed
     path.write_text(changed)
     with pytest.raises(DamagedRun):
-        load_run(finished_run.config)
+        find_run(finished_run.config)
 
 
 def test_a_history_with_values_that_are_no_numbers_is_not_recorded(
     finished_run: TrainingRun, runs_folder: Path
 ) -> None:
-    history = {**finished_run.history, "test_loss": [0.5, float("nan")]}
+    history = finished_run.history.assign(test_loss=[0.5, float("nan")])
     with pytest.raises(ValueError, match="JSON"):
         save_run(dataclasses.replace(finished_run, history=history))
-    assert load_run(finished_run.config) is None
+    assert find_run(finished_run.config) is None
     assert everything_in(runs_folder) == []
 
 
@@ -292,9 +312,9 @@ def test_a_half_written_temporary_folder_is_not_a_record(
     leftover = runs_folder / f".{finished_run.config.key}.12345.part"
     leftover.mkdir(parents=True)
     (leftover / "weights.npz").write_bytes(b"half")
-    assert load_run(finished_run.config) is None
+    assert find_run(finished_run.config) is None
     save_run(finished_run)
-    assert_same_run(load_run(finished_run.config), finished_run)
+    assert_same_run(find_run(finished_run.config), finished_run)
 
 
 def test_a_record_takes_the_place_of_an_older_one(
@@ -303,7 +323,7 @@ def test_a_record_takes_the_place_of_an_older_one(
     newer = dataclasses.replace(finished_run, seconds=12.5)
     (record / "stray file").write_text("of the older record")
     save_run(newer)
-    assert_same_run(load_run(finished_run.config), newer)
+    assert_same_run(find_run(finished_run.config), newer)
     assert len(everything_in(runs_folder)) == 3
 
 
@@ -315,10 +335,10 @@ def test_a_failing_save_leaves_nothing_that_looks_whole(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr({"savez": np, "_to_json": runs, "replace": runs.os}[step], step, fail)
+    monkeypatch.setattr({"savez": np, "_to_json": records, "replace": records.os}[step], step, fail)
     with pytest.raises(type(error)):
         save_run(finished_run)
-    assert load_run(finished_run.config) is None
+    assert find_run(finished_run.config) is None
     assert everything_in(runs_folder) == []
 
 
@@ -333,10 +353,11 @@ def test_a_save_that_fails_while_writing_leaves_the_older_record(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr({"savez": np, "_to_json": runs}[step], step, fail)
-    with pytest.raises(OSError, match="no space"):
-        save_run(dataclasses.replace(finished_run, seconds=12.5))
-    assert_same_run(load_run(finished_run.config), finished_run)
+    with monkeypatch.context() as patch:
+        patch.setattr({"savez": np, "_to_json": records}[step], step, fail)
+        with pytest.raises(OSError, match="no space"):
+            save_run(dataclasses.replace(finished_run, seconds=12.5))
+    assert_same_run(find_run(finished_run.config), finished_run)
 
 
 def test_recorded_runs_are_not_computed_again(
@@ -352,16 +373,16 @@ def test_recorded_runs_are_not_computed_again(
 def test_runs_come_in_the_order_asked_for_with_their_parents_computed_first(
     config: TrainingConfig, runs_folder: Path, computed: list[TrainingConfig]
 ) -> None:
-    unpruned, first, second = round_configs(config, "article", 0.2, 2)
+    unpruned, first, second = config.rounds(pruned_fractions("article", 0.2, 2))
     other = dataclasses.replace(config, seed=1)
     found = get_runs([second, other, unpruned, second])
     assert [run.config for run in found] == [second, other, unpruned, second]
     assert computed == [unpruned, first, second, other]
-    assert load_run(first) is not None
+    assert find_run(first) is not None
 
 
 def test_only_what_is_missing_is_computed(config: TrainingConfig, record: Path, computed: list[TrainingConfig]) -> None:
-    unpruned, first = round_configs(config, "article", 0.2, 1)
+    unpruned, first = config.rounds(pruned_fractions("article", 0.2, 1))
     get_runs([unpruned, first])
     assert computed == [first]
 
@@ -386,7 +407,7 @@ def test_a_damaged_record_is_named_and_computed_again(
     (run,) = get_runs([wanted], lines.append)
     assert computed == [wanted]
     assert [line for line in lines if wanted.key in line and "again" in line] == lines[:1] != []
-    assert_same_run(load_run(wanted), run)
+    assert_same_run(find_run(wanted), run)
 
 
 @pytest.mark.parametrize("interrupted_after", [1, 2, 4])
@@ -407,9 +428,9 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
         if len(lines) == interrupted_after:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match=f"after epoch {interrupted_after} of"):
         get_runs([config], report)
-    assert load_run(config) is None
+    assert find_run(config) is None
     (run,) = get_runs([config], lines.append)
     assert f"going on after epoch {interrupted_after}" in lines[interrupted_after]
     assert_same_run(run, whole, measured_once=False)
@@ -423,8 +444,8 @@ def test_a_damaged_unfinished_run_is_started_again(
     whole = fake_training(config)
     runs_folder.mkdir()
     for content in (b"", b"PK\x05\x06" + bytes(18), b"not an archive"):
-        runs._unfinished_file(config).write_bytes(content)
-        assert runs._load_unfinished(config) is None
+        records._checkpoint_file(config).write_bytes(content)
+        assert records._load_checkpoint(config) is None
     (run,) = get_runs([config], lambda line: None)
     assert_same_run(run, whole, measured_once=False)
 
@@ -437,11 +458,11 @@ def test_flipped_bits_of_an_unfinished_run_never_stop_a_command(
     def interrupt(line: str) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         get_runs([config], interrupt)
-    path = runs._unfinished_file(config)
+    path = records._checkpoint_file(config)
     content = path.read_bytes()
-    assert runs._load_unfinished(config) is not None
+    assert records._load_checkpoint(config) is not None
     generator = random.Random(0)
     refused = 0
     for _ in range(300):
@@ -449,9 +470,147 @@ def test_flipped_bits_of_an_unfinished_run_never_stop_a_command(
         changed = bytearray(content)
         changed[position] ^= 1 << generator.randrange(8)
         path.write_bytes(changed)
-        refused += runs._load_unfinished(config) is None
+        refused += records._load_checkpoint(config) is None
     assert refused > 100
 
 
 def test_no_runs_are_asked_for_and_none_are_given(runs_folder: Path, computed: list[TrainingConfig]) -> None:
     assert get_runs([]) == []
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Empty folders in the place of `runs`, of published runs, and `data/runs`, of a reader's own."""
+    published, own = tmp_path / "runs", tmp_path / "data" / "runs"
+    monkeypatch.delenv("SMALLCNN_RUNS", raising=False)
+    monkeypatch.setattr(paths, "PUBLISHED_RUNS", published)
+    monkeypatch.setattr(paths, "OWN_RUNS", own)
+    return published, own
+
+
+def test_published_runs_are_found_and_own_ones_are_kept_apart(
+    config: TrainingConfig,
+    finished_run: TrainingRun,
+    fake_training: FakeTraining,
+    folders: tuple[Path, Path],
+    computed: list[TrainingConfig],
+) -> None:
+    published, own = folders
+    other = dataclasses.replace(config, seed=1)
+    shutil.move(save_run(finished_run), published / config.key)
+    runs = get_runs([config, other])
+    assert computed == [other]
+    assert [path.name for path in published.iterdir()] == [config.key]
+    assert [path.name for path in own.iterdir()] == [other.key]
+    assert [run.config for run in find_runs([other.key, config.key])] == [other, config]
+    get_runs([config, other])
+    assert (computed, len(runs)) == ([other], 2)
+
+
+def test_a_damaged_published_run_is_replaced_where_it_is(
+    config: TrainingConfig, finished_run: TrainingRun, folders: tuple[Path, Path], computed: list[TrainingConfig]
+) -> None:
+    published, own = folders
+    shutil.move(save_run(finished_run), published / config.key)
+    (published / config.key / "weights.npz").write_bytes(b"")
+    get_runs([config], lambda line: None)
+    assert computed == [config]
+    assert load_run(published / config.key).config == config
+    assert everything_in(own) == []
+
+
+def test_a_folder_that_the_environment_names_is_the_only_one(
+    config: TrainingConfig, finished_run: TrainingRun, folders: tuple[Path, Path], runs_folder: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SMALLCNN_RUNS")
+        shutil.copytree(save_run(finished_run), folders[0] / config.key)
+        assert find_run(config) is not None
+    assert find_run(config) is None
+    with pytest.raises(DamagedRun, match=f"{config.key} is missing"):
+        find_runs([config.key])
+    save_run(finished_run)
+    assert (runs_folder / config.key).is_dir()
+    assert [run.config for run in find_runs([config.key])] == [config]
+
+
+def test_what_another_process_recorded_meanwhile_is_not_recorded_again(
+    config: TrainingConfig,
+    finished_run: TrainingRun,
+    fake_training: FakeTraining,
+    runs_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs = [config, dataclasses.replace(config, seed=1)]
+    asked: list[str] = []
+
+    def compute(
+        missing: list[TrainingConfig],
+        parents: dict[str, TrainingRun],
+        report: Report,
+        recorded: Callable[[TrainingConfig], TrainingRun | None],
+    ) -> Any:
+        save_run(dataclasses.replace(finished_run, seconds=12.5))  # by the other process
+        for each in missing:
+            asked.append(each.key)
+            yield recorded(each) or fake_training(each)
+
+    monkeypatch.setattr(workers, "compute", compute)
+    first, second = get_runs(configs, lambda line: None)
+    assert asked == [each.key for each in configs]
+    assert (first.seconds, find_run(config).seconds) == (12.5, 12.5)
+    assert find_run(configs[1]).seconds == second.seconds
+
+
+def test_another_process_that_is_quicker_by_a_moment_is_no_error(
+    finished_run: TrainingRun, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, other = records.os.replace, dataclasses.replace(finished_run, seconds=12.5)
+
+    def after_the_other_one(source: Path, target: Path) -> None:
+        monkeypatch.setattr(records.os, "replace", replace)
+        monkeypatch.setattr(records.os, "getpid", lambda: 1)
+        save_run(other)
+        replace(source, target)
+
+    monkeypatch.setattr(records.os, "replace", after_the_other_one)
+    save_run(finished_run)
+    assert find_run(finished_run.config).seconds == 12.5
+    assert len(everything_in(runs_folder)) == 3
+
+
+def test_an_interrupted_run_says_how_far_it_was(
+    config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path
+) -> None:
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as raised:
+        get_runs([dataclasses.replace(config, engine="halide")], interrupt)
+    label = "4-8-16-16-10, dropout 10 %, seed 0"
+    assert str(raised.value) == f"interrupted after epoch 1 of {label}; the same again goes on from there"
+    assert raised.value.exit_code == 130
+
+
+def test_interrupted_workers_say_how_much_is_left(
+    config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(missing: list[TrainingConfig], *_: Any) -> Any:
+        yield fake_training(missing[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "compute", compute)
+    with pytest.raises(Interrupted, match=r"^interrupted; the same again trains the 2 of 3 runs that are left$"):
+        get_runs([dataclasses.replace(config, seed=seed) for seed in range(3)], lambda line: None)
+    assert len(list(runs_folder.iterdir())) == 1
+
+
+def test_a_run_of_too_few_steps_is_told_apart_from_others(
+    config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path
+) -> None:
+    lines: list[str] = []
+    get_runs([dataclasses.replace(config, engine="halide")], lines.append)
+    assert lines[-2].endswith(": 75.00 % after epoch 2, recorded")
+    assert isinstance(lines[-1], Caution)
+    assert "only 16 training steps" in lines[-1]
+    assert not any(isinstance(line, Caution) for line in lines[:-1])

@@ -14,6 +14,7 @@ import inspect
 import io
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ try:
     import matplotlib
 except ValueError:  # MPLBACKEND names a backend that Matplotlib does not know; the figures here need none
     unknown_backend = os.environ.pop("MPLBACKEND")
+    for module in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        del sys.modules[module]  # half imported
     import matplotlib
 
     os.environ["MPLBACKEND"] = unknown_backend
@@ -153,6 +156,7 @@ def _svg_parts(figure: Figure) -> tuple[str, str]:
     file = io.BytesIO()
     with book_style():
         figure.savefig(file, format="svg", metadata=NO_METADATA)
+    figure.set_layout_engine("none")  # laid out once: doing it again would move everything by a hair
     text = re.sub(r"<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", file.getvalue().decode(), flags=re.DOTALL)
     head, content = re.search(r"<svg([^>]*)>(.*)</svg>", text, flags=re.DOTALL).groups()
     size = " ".join(re.search(rf'\b{name}="[^"]*"', head)[0] for name in ("width", "height", "viewBox"))

@@ -373,7 +373,7 @@ def learning_curves(runs: Sequence[TrainingRun], label: str) -> Drawing:
     first, *others = runs
     for axis, quantity, factor in zip(axes, ("accuracy", "loss"), (100, 1), strict=True):
         for run in others:
-            _plot_epochs(axis, factor * run.history[f"test_{quantity}"], colour(label), linewidth=0.8, alpha=0.6)
+            _plot_epochs(axis, factor * run.history[f"test_{quantity}"], colour(label), linewidth=0.9, alpha=0.7)
         _plot_epochs(axis, factor * first.history[f"train_{quantity}"], INK, linestyle="--")
         test = factor * first.history[f"test_{quantity}"]
         _plot_epochs(axis, test, colour(label))
@@ -419,7 +419,7 @@ def _curve_handles(label: str, first: TrainingRun, others: int) -> list[Line2D]:
         Line2D([], [], label="training", color=INK, **{"linestyle": "--", **point}),
     ]
     if others:
-        handles.append(Line2D([], [], label="test, other seeds", color=colour(label), linewidth=0.8, alpha=0.6))
+        handles.append(Line2D([], [], label="test, other seeds", color=colour(label), linewidth=0.9, alpha=0.7))
     handles.append(Line2D([], [], label="kept epoch", linestyle="none", **_dot(colour(label))))
     if _learning_rate_drops(first):
         handles.append(Line2D([], [], label="learning rate falls", color=GREY, linestyle=":", linewidth=1.5))
@@ -649,7 +649,7 @@ def seconds_of_ways(seconds: Mapping[str, Mapping[str, Mapping[str, float]]], na
     """
     ways = [way for way in names if any(way in measured for measured in seconds.values())]
     figure, axis = _named_rows([names[way] for way in ways], beside=False)
-    shifts = np.linspace(-0.06, 0.3, len(seconds)) if len(seconds) > 1 else [0]
+    shifts = np.linspace(-0.06, 0.26, len(seconds)) if len(seconds) > 1 else [0]
     handles, extremes = [], []
     for (chapter, measured), shift in zip(seconds.items(), shifts, strict=True):
         label = chapter.replace("_", " ")
@@ -922,13 +922,15 @@ def _named_rows(names: Sequence[str], beside: bool, inches: float | None = None)
     inches = inches or (0.38 if beside else 0.62)
     figure = Figure(figsize=(WIDTH, 0.8 + inches * len(names)), layout="constrained")
     axis = figure.subplots()
-    axis.set_ylim(len(names) - 0.5, -0.5 if beside else -0.6)
+    axis.set_ylim((len(names) - 0.5, -0.5) if beside else (len(names) - 0.6, -0.6))
     axis.set_yticks(range(len(names)), names if beside else [""] * len(names))
     if not beside:
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="y", visible=False)
+        between = np.arange(1, len(names)) - 0.6
+        axis.hlines(between, 0, 1, colors=INK, linewidth=0.8, alpha=0.3, transform=axis.get_yaxis_transform())
         for row, name in enumerate(names):
-            axis.text(0.01, row - 0.4, name, transform=axis.get_yaxis_transform(), va="center")
+            axis.text(0.01, row - 0.38, name, transform=axis.get_yaxis_transform(), va="center")
     return figure, axis
 
 
@@ -1008,11 +1010,11 @@ def _shortened(sentences: Sequence[str]) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers with neighbours joined: "1–3, 5"."""
+    """Ascending numbers with neighbours joined: "1–3 and 5"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:
             runs.append([number])
-    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return _join([f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs])

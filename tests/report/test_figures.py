@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -173,6 +174,12 @@ PICTURES: dict[str, Callable[..., Picture]] = {
 }  # fmt: skip
 
 
+@functools.cache
+def html_of(name: str) -> str:
+    """A picture as HTML, drawn once for several tests."""
+    return PICTURES[name]()._repr_html_()
+
+
 def colour_of(artist: Any) -> str:
     return to_hex(artist.get_color() if isinstance(artist, Line2D) else artist.get_facecolor()).upper()
 
@@ -262,7 +269,7 @@ def test_every_drawing_function_is_tried_here() -> None:
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_a_part_of_any_page(name: str) -> None:
     picture, again = PICTURES[name](), PICTURES[name](caption="Other words.", alt="Still others.")
-    html = picture._repr_html_()
+    html = html_of(name)
 
     tags = parse(html)
     assert html.startswith('<figure class="picture"') and html.count("<figure") == html.count("<svg") == 1
@@ -299,14 +306,15 @@ def test_a_file_is_the_same_each_time_and_stands_alone() -> None:
 
 
 def test_pictures_on_one_page_share_no_ids() -> None:
-    html = "".join(PICTURES[name]()._repr_html_() for name in ("lanes", "sweep_points", "digit_grid"))
+    html = "".join(html_of(name) for name in ("runs_an_hour", "sweep_points", "digit_grid"))
     assert not [name for name, count in Counter(ids_of(html)).items() if count > 1]
 
 
 def test_dark_colours_are_mixed_with_the_colour_of_the_text() -> None:
     picture = figures.sweep_points(["epochs"], {("1",): [0.9]}, label=round_label(2))
     assert "color-mix(in srgb, #332288 66%, currentColor)" in picture._repr_html_()
-    assert "color-mix" not in PICTURES["lanes"]()._repr_html_()  # its text is on light cells on every page
+    on_light_cells = html_of("lanes")
+    assert "color-mix" not in on_light_cells and f"fill: {figures.ON_COLOUR}" in on_light_cells
 
 
 @pytest.mark.parametrize(
@@ -345,10 +353,10 @@ def test_no_setting_of_a_reader_reaches_a_picture(tmp_path: Path) -> None:
 
 
 def test_a_style_changes_nothing_and_stays_as_it_was() -> None:
-    plain = PICTURES["lanes"]().to_svg()
-    before = PICTURES["lanes"]()
+    plain = PICTURES["sweep_points"]().to_svg()
+    before = PICTURES["sweep_points"]()
     with matplotlib.rc_context({"axes.facecolor": "black", "text.usetex": True, "font.size": 30, "svg.hashsalt": "x"}):
-        assert before.to_svg() == plain == PICTURES["lanes"]().to_svg()
+        assert before.to_svg() == plain == PICTURES["sweep_points"]().to_svg()
         assert matplotlib.rcParams["font.size"] == 30
 
 
@@ -499,6 +507,15 @@ def test_the_caption_says_which_epochs_lie_below_the_picture() -> None:
     steady = figures.learning_curves([run_of([0.991, 0.992, 0.993], training=[0.991, 0.992, 0.993])], "approach 1")
     assert "below" not in steady.caption.lower() and "other seed" not in steady.caption
     assert "learning rate" not in steady.alt and "learning rate falls" not in legend_of(steady.figure)
+
+
+@pytest.mark.parametrize(
+    ("below", "shown"), [((3,), "epoch 3"), ((1, 2, 3, 6), "epochs 1–3 and 6"), ((1, 3, 5, 6), "epochs 1, 3 and 5–6")]
+)
+def test_epochs_below_the_picture_are_named(below: tuple[int, ...], shown: str) -> None:
+    accuracies = [0.5 if epoch in below else 0.99 + epoch / 1e5 for epoch in range(1, 41)]
+    picture = figures.compare_learning_curves({"approach 1": run_of(accuracies)})
+    assert picture.caption.endswith(f"Below the picture lie: approach 1, {shown}.")
 
 
 def test_many_curves_below_the_picture_are_counted() -> None:

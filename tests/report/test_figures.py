@@ -49,7 +49,6 @@ ROOT = Path(__file__).parents[2]
 RELU, SOFTMAX = Activation("relu"), Activation("softmax")
 LABELS = [approach.label for approach in APPROACHES]
 NARROW = "\u202f"
-generator = np.random.default_rng(0)
 
 
 def block(filters: int) -> list[Layer]:

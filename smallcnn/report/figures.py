@@ -14,6 +14,7 @@ import inspect
 import io
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,12 +27,14 @@ try:
     import matplotlib
 except ValueError:  # MPLBACKEND names a backend that Matplotlib does not know; the figures here need none
     unknown_backend = os.environ.pop("MPLBACKEND")
+    for module in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        del sys.modules[module]  # half imported
     import matplotlib
 
     os.environ["MPLBACKEND"] = unknown_backend
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -58,11 +61,12 @@ if TYPE_CHECKING:
 WIDTH = 7  # inches
 POINTS = 72  # in an inch; one is a unit of the SVG
 FONT_SIZE = 13  # points: 9 pixels where the figure is 358 pixels wide, as on a telephone
-CHARACTER = 0.6 * FONT_SIZE  # points: the usual width of one
+CHARACTER = 0.52 * FONT_SIZE  # points: the usual width of one
 LINE = 0.27  # inches: the height of a line of a legend
 INK = "#222222"  # becomes the colour of the text of the page
-PAPER_INK = "#DDDDDD"  # the ink of a picture in a file of its own, where the page is dark
+PAPER_INK = "#8A8A8A"  # ink of a file where dark pages are preferred; legible on white too
 ON_COLOUR = "#111111"  # for text on the colours below, whatever the colour of the page's text
+DARK = 0.1  # the luminance (0 to 1) up to which a colour is hard to see on a dark page
 BLUE, ORANGE, PINK, GREEN, GREY = "#56B4E9", "#E69F00", "#CC79A7", "#44AA99", "#7A7A7A"  # of what is no network
 INKED = "inked"  # the id of an image that is drawn in the colour of the page's text
 MOST_IN_WORDS = 5  # networks or curves of which a text gives the numbers one by one
@@ -115,7 +119,9 @@ class Picture:
 
     def to_svg(self) -> bytes:
         """The picture as an SVG file, for an `<img>`: the same bytes for the same figure, without a background."""
-        scheme = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:{PAPER_INK}}}}}"
+        scheme = (
+            f"svg{{color-scheme:light dark;color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:{PAPER_INK}}}}}"
+        )
         size, content = _svg_parts(self.figure)
         svg = f'<svg {NAMESPACES} {size} style="{LINE_STYLE}"><style>{scheme}</style>{content}</svg>\n'
         return f'<?xml version="1.0" encoding="utf-8"?>\n{svg}'.encode()
@@ -150,14 +156,26 @@ def _svg_parts(figure: Figure) -> tuple[str, str]:
     file = io.BytesIO()
     with book_style():
         figure.savefig(file, format="svg", metadata=NO_METADATA)
+    figure.set_layout_engine("none")  # laid out once: doing it again would move everything by a hair
     text = re.sub(r"<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", file.getvalue().decode(), flags=re.DOTALL)
     head, content = re.search(r"<svg([^>]*)>(.*)</svg>", text, flags=re.DOTALL).groups()
     size = " ".join(re.search(rf'\b{name}="[^"]*"', head)[0] for name in ("width", "height", "viewBox"))
     content = content.replace("base64,\n", "base64,")
     content = re.sub(r"\s+", " ", re.sub(r">\s+<", "><", content)).strip()
-    content = re.sub(rf"\b(fill|stroke): {INK}", r"\1: currentColor", content)
+    content = re.sub(r"\b(fill|stroke): (#[0-9a-f]{6})", _readable, content)
     content = re.sub(rf'<image\b[^>]*\bid="{INKED}"[^>]*/>', _inked, content)
     return size, _with_own_ids(content)
+
+
+def _readable(match: re.Match[str]) -> str:
+    """A colour for light and dark pages: ink is the colour of the text; what is nearly as dark is mixed with that."""
+    name, value = match.groups()
+    if value.upper() == INK:
+        return f"{name}: currentColor"
+    brightness = sum(share * part**2.2 for share, part in zip((0.21, 0.72, 0.07), to_rgb(value), strict=True))
+    if brightness > DARK or value.upper() == ON_COLOUR:
+        return match[0]
+    return f"{match[0]}; {name}: color-mix(in srgb, {value} 66%, currentColor)"
 
 
 def _inked(match: re.Match[str]) -> str:
@@ -297,7 +315,7 @@ def architecture_diagram(architecture: Architecture) -> Drawing:
     boxes = _boxes(architecture)
     columns = -(-len(boxes) // -(-len(boxes) // 4))  # at most four in a row, and as many in each row as can be
     cell = WIDTH * POINTS / columns
-    most_channels = max(box.shape[2] for box in boxes if len(box.shape) == 3)
+    most_channels = max(8, *(box.shape[2] for box in boxes if len(box.shape) == 3))
     line = 1.25 * FONT_SIZE
     figure = Figure()
     axis = figure.add_axes((0, 0, 1, 1))
@@ -355,7 +373,7 @@ def learning_curves(runs: Sequence[TrainingRun], label: str) -> Drawing:
     first, *others = runs
     for axis, quantity, factor in zip(axes, ("accuracy", "loss"), (100, 1), strict=True):
         for run in others:
-            _plot_epochs(axis, factor * run.history[f"test_{quantity}"], colour(label), linewidth=0.8, alpha=0.6)
+            _plot_epochs(axis, factor * run.history[f"test_{quantity}"], colour(label), linewidth=0.9, alpha=0.7)
         _plot_epochs(axis, factor * first.history[f"train_{quantity}"], INK, linestyle="--")
         test = factor * first.history[f"test_{quantity}"]
         _plot_epochs(axis, test, colour(label))
@@ -371,7 +389,7 @@ def learning_curves(runs: Sequence[TrainingRun], label: str) -> Drawing:
     axes[0].set(title="accuracy (%)")
     axes[1].set(title="cross-entropy loss (log scale)")
     drops = len(_learning_rate_drops(first))
-    _legend_below(figure, _curve_handles(label, first.config.seed, len(others), drops))
+    _legend_below(figure, _curve_handles(label, first, len(others)))
 
     dropout = any(isinstance(layer, Dropout) and layer.rate for layer in first.config.architecture.layers)
     caption = (
@@ -393,17 +411,17 @@ def learning_curves(runs: Sequence[TrainingRun], label: str) -> Drawing:
     return figure, caption, alt
 
 
-def _curve_handles(label: str, seed: int, others: int, drops: int) -> list[Line2D]:
+def _curve_handles(label: str, first: TrainingRun, others: int) -> list[Line2D]:
     """What the lines of `learning_curves` are, for a legend."""
-    plain: dict[str, Any] = {"color": colour(label)}
+    point = _point(first.epochs_run)
     handles = [
-        Line2D([], [], label=f"test, seed {seed}", **plain),
-        Line2D([], [], label="training", color=INK, linestyle="--"),
+        Line2D([], [], label=f"test, seed {first.config.seed}", color=colour(label), **point),
+        Line2D([], [], label="training", color=INK, **{"linestyle": "--", **point}),
     ]
     if others:
-        handles.append(Line2D([], [], label="test, other seeds", linewidth=0.8, alpha=0.6, **plain))
+        handles.append(Line2D([], [], label="test, other seeds", color=colour(label), linewidth=0.9, alpha=0.7))
     handles.append(Line2D([], [], label="kept epoch", linestyle="none", **_dot(colour(label))))
-    if drops:
+    if _learning_rate_drops(first):
         handles.append(Line2D([], [], label="learning rate falls", color=GREY, linestyle=":", linewidth=1.5))
     return [*handles, Line2D([], [], label=_percent(TARGET, 0), color=INK, linewidth=0.8)]
 
@@ -440,7 +458,11 @@ def compare_learning_curves(runs: Mapping[str, TrainingRun]) -> Drawing:
 
 def _plot_epochs(axis: Axes, values: Any, line_colour: str, **style: Any) -> None:
     """Plots a column of a history against its epochs; a single epoch is a point, for a line needs two."""
-    axis.plot(values.index, values, color=line_colour, marker="." if len(values) == 1 else "", **style)
+    axis.plot(values.index, values, color=line_colour, **{**style, **_point(len(values))})
+
+
+def _point(epochs: int) -> dict[str, Any]:
+    return {"linestyle": "none", "marker": "o", "markersize": 5} if epochs == 1 else {}
 
 
 def _dot(face: str) -> dict[str, Any]:
@@ -627,7 +649,7 @@ def seconds_of_ways(seconds: Mapping[str, Mapping[str, Mapping[str, float]]], na
     """
     ways = [way for way in names if any(way in measured for measured in seconds.values())]
     figure, axis = _named_rows([names[way] for way in ways], beside=False)
-    shifts = np.linspace(-0.15, 0.2, len(seconds)) if len(seconds) > 1 else [0]
+    shifts = np.linspace(-0.06, 0.26, len(seconds)) if len(seconds) > 1 else [0]
     handles, extremes = [], []
     for (chapter, measured), shift in zip(seconds.items(), shifts, strict=True):
         label = chapter.replace("_", " ")
@@ -900,13 +922,15 @@ def _named_rows(names: Sequence[str], beside: bool, inches: float | None = None)
     inches = inches or (0.38 if beside else 0.62)
     figure = Figure(figsize=(WIDTH, 0.8 + inches * len(names)), layout="constrained")
     axis = figure.subplots()
-    axis.set_ylim(len(names) - 0.5, -0.5 if beside else -0.6)
+    axis.set_ylim((len(names) - 0.5, -0.5) if beside else (len(names) - 0.6, -0.6))
     axis.set_yticks(range(len(names)), names if beside else [""] * len(names))
     if not beside:
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="y", visible=False)
+        between = np.arange(1, len(names)) - 0.6
+        axis.hlines(between, 0, 1, colors=INK, linewidth=0.8, alpha=0.3, transform=axis.get_yaxis_transform())
         for row, name in enumerate(names):
-            axis.text(0.01, row - 0.4, name, transform=axis.get_yaxis_transform(), va="center")
+            axis.text(0.01, row - 0.38, name, transform=axis.get_yaxis_transform(), va="center")
     return figure, axis
 
 
@@ -955,7 +979,9 @@ def _set_log_scale(axis: Axis, values: Iterable[float]) -> None:
         axis.axes.set_yscale(**options)
         axis.axes.set_ylim(low, high)
     axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FixedFormatter([f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks]))
+    axis.set_major_formatter(
+        FixedFormatter([np.format_float_positional(tick, trim="-") if tick < 1 else f"{tick:,.0f}" for tick in ticks])
+    )
     axis.set_minor_locator(NullLocator())
 
 
@@ -984,11 +1010,11 @@ def _shortened(sentences: Sequence[str]) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers with neighbours joined: "1–3, 5"."""
+    """Ascending numbers with neighbours joined: "1–3 and 5"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:
             runs.append([number])
-    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return _join([f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs])

@@ -1,0 +1,780 @@
+"""Figures: what is drawn is what was given, in the right place and colour, for any rerun and on any page."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from smallcnn.architecture import (
+    TARGET,
+    Activation,
+    Architecture,
+    AveragePooling,
+    BatchNormalisation,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling,
+    Layer,
+    MaxPooling,
+    convolution_kernels,
+    initial_weights,
+)
+from smallcnn.config import TrainingConfig, TrainingRun, history_frame
+from smallcnn.data import Dataset
+from smallcnn.report import figures
+from smallcnn.report.figures import INK, Picture
+from smallcnn.study import APPROACHES, GRADUAL, ROUND_COLOURS, UNPRUNED, colour, round_label
+
+ROOT = Path(__file__).parents[2]
+RELU, SOFTMAX = Activation("relu"), Activation("softmax")
+LABELS = [approach.label for approach in APPROACHES]
+NARROW = "\u202f"
+
+
+def block(filters: int) -> list[Layer]:
+    return [Convolution(filters), RELU, BatchNormalisation()]
+
+
+NETWORKS = {
+    "pooled": Architecture(
+        (*block(4), MaxPooling(), *block(8), Dropout(0.1), GlobalAveragePooling(), Dense(10), SOFTMAX)
+    ),
+    "twelve convolutions": Architecture(
+        (*(layer for filters in range(8, 20) for layer in block(filters)), GlobalAveragePooling(), Dense(10), SOFTMAX)
+    ),
+    "no convolution": Architecture((Flatten(), Dense(10), SOFTMAX)),
+    "every kind, long words": Architecture(
+        (
+            *(BatchNormalisation(), Convolution(1024, 5, "same", use_bias=False), Activation("leaky_relu", 0.1)),
+            *(Dropout(0.123456), AveragePooling(3), Dropout(0.2), Dropout(0.3), Flatten(), Dense(1024), RELU),
+            *(Dropout(0.5), Dense(10, use_bias=False), SOFTMAX),
+        )
+    ),
+}  # fmt: skip
+SMALL = NETWORKS["pooled"]
+
+
+def run_of(
+    accuracies: Sequence[float],
+    seed: int = 0,
+    training: Sequence[float] | None = None,
+    rates: Sequence[float] | None = None,
+    architecture: Architecture = SMALL,
+    weights: dict[str, np.ndarray] | None = None,
+) -> TrainingRun:
+    """A run with these accuracies (0 to 1), and with losses that no other seed or set of images has."""
+    epochs = len(accuracies)
+    config = TrainingConfig(architecture, seed, epochs, 125, 0.01, 10, 0.98, 4, 0.5, 60_000, "halide")
+    columns = {
+        "learning_rate": list(rates or [0.01] * epochs),
+        "train_loss": list(np.geomspace(0.7 + seed, 0.007, epochs)),
+        "train_accuracy": list(training or np.linspace(0.95, 0.996, epochs)),
+        "test_loss": list(np.geomspace(0.4 + seed, 0.03 + seed / 100, epochs)),
+        "test_accuracy": list(accuracies),
+        "test_correct": [round(10_000 * accuracy) for accuracy in accuracies],
+    }
+    weights = weights or initial_weights(architecture, seed)
+    best = int(np.argmax(accuracies)) + 1
+    predicted = np.zeros(10_000, np.uint8)
+    return TrainingRun(config, history_frame(columns), [[]] * epochs, best, predicted, weights, [1.0], 1.0, {})
+
+
+RATES = [0.01] * 5 + [0.005] * 4 + [0.0025] * 3
+RUNS = [  # each with its best epoch, 7, 9 and 8, before the last
+    run_of([0.90, 0.97, 0.985, 0.988, 0.989, 0.99, 0.9935, 0.993, 0.9925, 0.993, 0.9931, 0.9932], 3, rates=RATES),
+    run_of([0.91, 0.96, 0.984, 0.987, 0.988, 0.99, 0.9925, 0.992, 0.9945, 0.992, 0.9921, 0.9922], 5),
+    run_of([0.92, 0.95, 0.983, 0.986, 0.987, 0.99, 0.9905, 0.9955, 0.9915, 0.991, 0.9911, 0.9912], 8),
+]
+BY_LABEL = dict(zip(LABELS, RUNS, strict=True))
+POINTS = {
+    "approach 1": (7968, [0.9921, 0.9924, 0.9928]),
+    "approach 2": (5382, [0.9941, 0.9946, 0.9949]),
+    GRADUAL: (2471, [0.9933]),
+}
+SECONDS = {
+    f"approach_{number}": {
+        way: {"median": 2.0 * number + place, "minimum": 1.5 * number + place, "maximum": 3.0 * number + place}
+        for place, way in enumerate(("slow", "fast"))
+    }
+    for number in (1, 2)
+}
+STAGES = {"rest": 0.3, "block_1_activation": 0.5, "block_2_output": 0.4, "little": 0.001, "least": 0.002}
+
+
+def kernels_of(architecture: Architecture = SMALL) -> dict[str, np.ndarray]:
+    return convolution_kernels(initial_weights(architecture, 1))
+
+
+def masks_of(share: float) -> dict[str, np.ndarray]:
+    return {name: np.abs(kernel) > np.quantile(np.abs(kernel), share) for name, kernel in kernels_of().items()}
+
+
+def pruned(share: float) -> dict[str, np.ndarray]:
+    return {
+        name: array * (masks_of(share)[name] if array.ndim == 4 else 1)
+        for name, array in initial_weights(SMALL, 1).items()
+    }
+
+
+def digits(count: int) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (count, 28, 28), np.uint8)
+
+
+def sets() -> tuple[Dataset, Dataset]:
+    """Digit d is d + 1 times in the first set, and 20 - d times in the second."""
+    of_sets = [
+        np.repeat(np.arange(10), counts).astype(np.uint8) for counts in (np.arange(1, 11), np.arange(20, 10, -1))
+    ]
+    return tuple(Dataset(digits(len(labels)), labels) for labels in of_sets)
+
+
+PICTURES: dict[str, Callable[..., Picture]] = {
+    "digit_grid": lambda **words: figures.digit_grid(digits(5), 3, list("abcde"), **words),
+    "class_counts": lambda **words: figures.class_counts(*sets(), **words),
+    "architecture_diagram": lambda **words: figures.architecture_diagram(SMALL, **words),
+    "learning_curves": lambda **words: figures.learning_curves(RUNS, "approach 2", **words),
+    "compare_learning_curves": lambda **words: figures.compare_learning_curves(BY_LABEL, **words),
+    "parameters_against_accuracy": lambda **words: figures.parameters_against_accuracy(POINTS, **words),
+    "paired_accuracies": lambda **words: figures.paired_accuracies(
+        {"approach 1": {"halide": [0.991, 0.992], "tensorflow": [0.993, 0.994]}}, **words
+    ),
+    "seconds_of_ways": lambda **words: figures.seconds_of_ways(SECONDS, {"slow": "Slow", "fast": "Fast"}, **words),
+    "seconds_of_stages": lambda **words: figures.seconds_of_stages(STAGES, {"block_1_activation": 0.2}, **words),
+    "lanes": lambda **words: figures.lanes(**words),
+    "sweep_points": lambda **words: figures.sweep_points(["epochs"], {("1",): [0.98, 0.99], ("2",): [0.9]}, **words),
+    "runs_an_hour": lambda **words: figures.runs_an_hour({10: 460.0, 50: 2300.0}, {1: 60.0}, 46.0, 5e5, **words),
+    "ranking_comparison": lambda **words: figures.ranking_comparison(
+        kernels_of(), masks_of(0.5), masks_of(0.3), **words
+    ),
+    "survivors_by_layer": lambda **words: figures.survivors_by_layer(
+        {UNPRUNED: run_of([0.9], weights=pruned(0.2))}, **words
+    ),
+    "weight_histograms": lambda **words: figures.weight_histograms({"unpruned: trained": pruned(0.2)}, **words),
+}  # fmt: skip
+
+
+@functools.cache
+def html_of(name: str) -> str:
+    """A picture as HTML, drawn once for several tests."""
+    return PICTURES[name]()._repr_html_()
+
+
+def colour_of(artist: Any) -> str:
+    return to_hex(artist.get_color() if isinstance(artist, Line2D) else artist.get_facecolor()).upper()
+
+
+def lines_of(axis: Axes, marker: str = "") -> list[tuple[list[float], list[float], str]]:
+    """The lines with `marker`: horizontal places, heights, colour."""
+    lines = [line for line in axis.lines if line.get_marker() in ([marker] if marker else ["", "None"])]
+    return [(list(line.get_xdata()), list(line.get_ydata()), colour_of(line)) for line in lines]
+
+
+def percents(run: TrainingRun, column: str = "test_accuracy") -> list[float]:
+    return [100 * value for value in run.history[column]]
+
+
+def legend_of(figure: Figure) -> dict[str, str]:
+    """The colours of a legend by label."""
+    legend = figure.legends[0]
+    handles = (handle for handle in legend.legend_handles)
+    return {text.get_text(): colour_of(handle) for text, handle in zip(legend.get_texts(), handles, strict=True)}
+
+
+def assert_inside(axis: Axes) -> None:
+    """Every point of every line that has a place lies within the limits of the axes, which are finite."""
+    limits = np.array([sorted(axis.get_xlim()), sorted(axis.get_ylim())])
+    assert np.isfinite(limits).all()
+    for line in axis.lines:
+        if line.get_transform() == axis.transData and len(line.get_xdata()):
+            for (low, high), values in zip(limits, (line.get_xdata(), line.get_ydata()), strict=True):
+                assert low <= np.min(values) and np.max(values) <= high
+
+
+def extents(figure: Figure) -> tuple[list[Any], list[Any]]:
+    """The places of texts and of boxes in a drawn figure, in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axis = figure.axes[0]
+    texts = [text.get_window_extent() for text in axis.texts if text.get_text()]
+    return texts, [patch.get_window_extent() for patch in axis.patches]
+
+
+class Tags(HTMLParser):
+    """Checks that every element is closed, and collects texts and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: Counter[str] = Counter()
+        self.attributes: dict[str, dict[str, str | None]] = {}
+        self.texts: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.names[tag] += 1
+        self.attributes.setdefault(tag, dict(attributes))
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.names[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        for tag in self.open:
+            self.texts[tag] = self.texts.get(tag, "") + data
+
+
+def parse(html: str) -> Tags:
+    tags = Tags()
+    tags.feed(html)
+    tags.close()
+    assert not tags.open
+    return tags
+
+
+def ids_of(markup: str) -> list[str]:
+    return re.findall(r'\bid="([^"]*)"', markup)
+
+
+# What holds for every picture.
+
+
+def test_every_drawing_function_is_tried_here() -> None:
+    public = {name for name, value in vars(figures).items() if hasattr(value, "__wrapped__") and name[0] != "_"}
+    assert public - {"book_style"} == set(PICTURES)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_a_part_of_any_page(name: str) -> None:
+    picture, again = PICTURES[name](), PICTURES[name](caption="Other words.", alt="Still others.")
+    html = html_of(name)
+
+    tags = parse(html)
+    assert html.startswith('<figure class="picture"') and html.count("<figure") == html.count("<svg") == 1
+    assert tags.attributes["svg"]["role"] == "img"
+    assert tags.attributes["svg"]["aria-label"] == picture.alt
+    assert "max-width: 100%" in tags.attributes["svg"]["style"]
+    assert tags.texts["figcaption"] == picture.caption
+    assert len(picture.caption) > 10 and len(picture.alt) > 30 and picture.alt != picture.caption
+    assert "nan" not in f"{picture.caption} {picture.alt}".lower()
+
+    svg = re.search(r"<svg.*</svg>", html, re.DOTALL)[0]
+    ElementTree.fromstring(svg)  # raises if it is not well-formed
+    assert "currentColor" in svg and INK.lower() not in svg.lower() and "background: none" in svg
+    assert not re.search(r"\bnan\b|<metadata|<style|<title|<\?xml|<!DOCTYPE|/home|/work|/tmp|20\d\d-\d\d", svg)
+    assert not re.search(r"(fill|stroke): #(fff(fff)?|000(000)?)\b", svg)  # would be lost on a light or dark page
+    ids = ids_of(svg)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg)) == set(ids)
+    assert len({identifier[:11] for identifier in ids}) <= 1  # all with the prefix of this picture
+
+    assert (again.caption, again.alt) == ("Other words.", "Still others.")
+    assert svg.partition(">")[2] == re.search(r"<svg.*</svg>", again._repr_html_(), re.DOTALL)[0].partition(">")[2]
+    assert repr(picture).startswith("<Picture: ") and len(repr(picture)) < 100
+
+
+def test_a_file_is_the_same_each_time_and_stands_alone() -> None:
+    first, second = (PICTURES["parameters_against_accuracy"]() for _ in range(2))
+    content = first.to_svg()
+    assert content == first.to_svg() == second.to_svg()
+    root = ElementTree.fromstring(content)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("viewBox").startswith("0 0 504 ")
+    assert INK in root[0].text and "prefers-color-scheme" in root[0].text
+    assert b"background" not in content and b"date" not in content
+
+
+def test_pictures_on_one_page_share_no_ids() -> None:
+    html = "".join(html_of(name) for name in ("runs_an_hour", "sweep_points", "digit_grid"))
+    assert not [name for name, count in Counter(ids_of(html)).items() if count > 1]
+
+
+def test_dark_colours_are_mixed_with_the_colour_of_the_text() -> None:
+    picture = figures.sweep_points(["epochs"], {("1",): [0.9]}, label=round_label(2))
+    assert "color-mix(in srgb, #332288 66%, currentColor)" in picture._repr_html_()
+    on_light_cells = html_of("lanes")
+    assert "color-mix" not in on_light_cells and f"fill: {figures.ON_COLOUR}" in on_light_cells
+
+
+@pytest.mark.parametrize(
+    ("caption", "html"),
+    [
+        ("a < b & `x*y*z` and *so* on", "a &lt; b &amp; <code>x*y*z</code> and <em>so</em> on"),
+        ("2 * 3 * 4, `<b>`", "2 * 3 * 4, <code>&lt;b&gt;</code>"),
+        ("</figcaption><script>", "&lt;/figcaption&gt;&lt;script&gt;"),
+    ],
+)
+def test_captions_may_hold_code_and_emphasis(caption: str, html: str) -> None:
+    picture = figures.lanes(caption=caption, alt='a "quoted" <b> & more')
+    shown = picture._repr_html_()
+    assert f"<figcaption>{html}</figcaption>" in shown
+    assert parse(shown).attributes["svg"]["aria-label"] == 'a "quoted" <b> & more'
+
+
+def test_no_setting_of_a_reader_reaches_a_picture(tmp_path: Path) -> None:
+    rcfile = tmp_path / "matplotlibrc"
+    rcfile.write_text("text.usetex: True\nfont.family: serif\nsvg.fonttype: none\nfigure.figsize: 2, 2\n")
+    program = (
+        "import sys\n"
+        "from smallcnn.report import figures\n"
+        "import matplotlib\n"
+        "matplotlib.rcParams.update({'lines.linewidth': 9, 'text.color': 'red', 'figure.facecolor': 'black'})\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "draw = lambda: figures.sweep_points(['epochs'], {('1',): [0.98, 0.99], ('2',): [0.9]})\n"
+        "sys.stdout.buffer.write(draw().to_svg())\n"
+        "assert matplotlib.rcParams['lines.linewidth'] == 9 and matplotlib.rcParams['text.usetex']\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    environment = os.environ | {"MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(rcfile), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == PICTURES["sweep_points"]().to_svg()
+
+
+def test_a_style_changes_nothing_and_stays_as_it_was() -> None:
+    plain = PICTURES["sweep_points"]().to_svg()
+    before = PICTURES["sweep_points"]()
+    with matplotlib.rc_context({"axes.facecolor": "black", "text.usetex": True, "font.size": 30, "svg.hashsalt": "x"}):
+        assert before.to_svg() == plain == PICTURES["sweep_points"]().to_svg()
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+# Images and networks.
+
+
+@pytest.mark.parametrize("titles", [None, ["1 → 7", "2 → 3", "9 → 4", "5 → 6", "8 → 0"]])
+def test_digits_stand_in_their_places_under_their_titles(titles: list[str] | None) -> None:
+    images = digits(5)
+    axis = figures.digit_grid(images, 3, titles).figure.axes[0]
+    sheet = np.asarray(axis.images[0].get_array())
+    height, width = sheet.shape[0] // 2, sheet.shape[1] // 3
+    places = []
+    for position, image in enumerate(images):
+        top, left = position // 3 * height, position % 3 * width
+        cell = sheet[top : top + height, left : left + width]
+        found = [
+            (row, column)
+            for row in range(height - 27)
+            for column in range(width - 27)
+            if np.array_equal(cell[row : row + 28, column : column + 28], image)
+        ]
+        assert len(found) == 1
+        places.append((left + found[0][1] + 14, top + found[0][0]))
+    assert [text.get_text() for text in axis.texts] == (titles or [])
+    for text, (centre, top) in zip(axis.texts, places, strict=False):
+        assert text.get_position() == (centre, top - 1)
+
+
+def test_titles_lie_above_images_and_not_over_each_other() -> None:
+    texts, _ = extents(figures.digit_grid(digits(12), 6, ["1 → 7"] * 12).figure)
+    assert not overlaps(texts)
+
+
+def test_digits_without_an_image_are_an_empty_picture() -> None:
+    picture = figures.digit_grid(digits(0), 6, [])
+    assert "0 handwritten digits" in picture.alt
+    assert picture.to_svg()
+    with pytest.raises(ValueError, match="1 titles for 2 images"):
+        figures.digit_grid(digits(2), 6, ["a"])
+
+
+def test_the_first_images_of_each_class_come_class_by_class() -> None:
+    images, labels = digits(40), np.tile(np.arange(10), 4).astype(np.uint8)
+    found = figures.first_of_each_class(Dataset(images, labels), 2)
+    assert np.array_equal(found, images[[place for digit in range(10) for place in (digit, digit + 10)]])
+
+
+def test_class_counts_are_those_of_their_set() -> None:
+    picture = figures.class_counts(*sets())
+    for axis, title, counts in zip(
+        picture.figure.axes, ("training set", "test set"), (range(1, 11), range(20, 10, -1)), strict=True
+    ):
+        assert axis.get_title() == title
+        assert [bar.get_height() for bar in axis.patches] == list(counts)
+        assert lines_of(axis)[0][1] == [sum(counts) / 10] * 2
+    assert "of the 55 images of the training set 10 are a 9" in picture.alt
+    assert "of the 155 images of the test set 20 are a 0" in picture.alt
+
+
+def overlaps(places: Sequence[Any], others: Sequence[Any] = ()) -> list[tuple[Any, Any]]:
+    """The pairs that overlap, by more than what rounding to pixels makes."""
+
+    def apart(one: Any, other: Any) -> bool:
+        return min(one.x1, other.x1) - max(one.x0, other.x0) < 1 or min(one.y1, other.y1) - max(one.y0, other.y0) < 1
+
+    pairs = [(one, other) for place, one in enumerate(places) for other in (others or places[place + 1 :])]
+    return [pair for pair in pairs if not apart(*pair)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_labels_of_a_network_lie_over_no_box_and_no_other_label(name: str) -> None:
+    picture = figures.architecture_diagram(NETWORKS[name])
+    texts, boxes = extents(picture.figure)
+    assert not overlaps(texts) and not overlaps(texts, boxes) and not overlaps(boxes)
+    whole = picture.figure.bbox
+    assert all(whole.x0 <= place.x0 and place.x1 <= whole.x1 for place in [*texts, *boxes])
+    assert all(whole.y0 <= place.y0 and place.y1 <= whole.y1 for place in [*texts, *boxes])
+
+
+def test_a_network_is_drawn_layer_by_layer_to_scale() -> None:
+    picture = figures.architecture_diagram(SMALL)
+    axis = picture.figure.axes[0]
+    texts = [text.get_text() for text in axis.texts if text.get_text()]
+    assert texts[::2] == [
+        "image", "convolution\n3×3", "max pooling\n2×2", "convolution\n3×3\ndropout 10 %", "global average\npooling",
+        "dense",
+    ]  # fmt: skip
+    assert texts[1::2] == ["28×28×1", "26×26×4", "13×13×4", "11×11×8", "8", "10"]
+    sizes = [(box.get_width(), box.get_height()) for box in axis.patches]
+    assert [height / sizes[0][1] for _, height in sizes[:4]] == pytest.approx([1, 26 / 28, 13 / 28, 11 / 28])
+    assert [width / sizes[3][0] for width, _ in sizes[:4]] == pytest.approx([1 / 8, 4 / 8, 4 / 8, 1])
+    assert sizes[4] == sizes[5]
+    faces = [colour_of(box) for box in axis.patches]
+    assert faces[1] == faces[3] != faces[2] == faces[4] != faces[0] == faces[5]
+    arrows = [text for text in axis.texts if not text.get_text()]
+    assert len(arrows) == 6  # from box to box, and one out of the first row
+    assert "Batch normalisation and activations, which" in picture.caption
+    assert "are left out" not in figures.architecture_diagram(NETWORKS["no convolution"]).caption
+    assert "convolution 3×3 dropout 10 %, 11×11×8; global average pooling, 8; dense, 10" in picture.alt
+
+
+# Learning curves.
+
+
+def test_learning_curves_are_those_of_their_runs() -> None:
+    picture = figures.learning_curves(RUNS, "approach 2")
+    own, epochs = colour("approach 2").upper(), list(range(1, 13))
+    for axis, column, factor in zip(picture.figure.axes, ("accuracy", "loss"), (100, 1), strict=True):
+        values = {
+            (name, place): [factor * value for value in run.history[f"{name}_{column}"]]
+            for place, run in enumerate(RUNS)
+            for name in ("test", "train")
+        }
+        lines = [line for line in axis.lines if len(line.get_xdata()) == 12]
+        assert all(list(line.get_xdata()) == epochs for line in lines)
+        drawn = [(list(line.get_ydata()), colour_of(line), line.get_linestyle()) for line in lines]
+        assert drawn == [
+            (values["test", 1], own, "-"),
+            (values["test", 2], own, "-"),
+            (values["train", 0], INK, "--"),
+            (values["test", 0], own, "-"),
+        ]
+        assert lines[0].get_linewidth() < lines[3].get_linewidth()
+        (kept,) = lines_of(axis, "o")
+        assert kept == ([7], [values["test", 0][6]], own)
+        assert [x for x, _, _ in lines_of(axis) if x[0] % 1] == [[5.5, 5.5], [9.5, 9.5]]  # the learning rate falls
+    left, right = picture.figure.axes
+    assert left.get_title() == "accuracy (%)" and right.get_yscale() == "log"
+    assert [100 * TARGET] * 2 in [heights for _, heights, _ in lines_of(left)]
+    assert legend_of(picture.figure) == {
+        "test, seed 3": own, "training": INK, "test, other seeds": own, "kept epoch": own,
+        "learning rate falls": figures.GREY, f"99{NARROW}%": INK,
+    }  # fmt: skip
+    low, high = right.get_ylim()
+    assert all(low < value < high for run in RUNS for value in run.history["test_loss"])
+    assert "2 other seeds" in picture.caption and "with dropout on" in picture.caption
+    assert f"99.35{NARROW}% after epoch 7" in picture.alt and "2 falls of the learning rate" in picture.alt
+
+
+def test_the_caption_says_which_epochs_lie_below_the_picture() -> None:
+    picture = figures.learning_curves(RUNS, "approach 2")
+    low = picture.figure.axes[0].get_ylim()[0]
+    cut = {f"seed {run.config.seed}": sum(value < low for value in percents(run)) for run in RUNS}
+    cut["training"] = sum(value < low for value in percents(RUNS[0], "train_accuracy"))
+    expected = [f"{name}, epochs 1–{last}" if last > 1 else f"{name}, epoch 1" for name, last in cut.items()]
+    assert picture.caption.endswith(f"Below the picture lie: {'; '.join(expected)}.")
+    steady = figures.learning_curves([run_of([0.991, 0.992, 0.993], training=[0.991, 0.992, 0.993])], "approach 1")
+    assert "below" not in steady.caption.lower() and "other seed" not in steady.caption
+    assert "learning rate" not in steady.alt and "learning rate falls" not in legend_of(steady.figure)
+
+
+@pytest.mark.parametrize(
+    ("below", "shown"), [((3,), "epoch 3"), ((1, 2, 3, 6), "epochs 1–3 and 6"), ((1, 3, 5, 6), "epochs 1, 3 and 5–6")]
+)
+def test_epochs_below_the_picture_are_named(below: tuple[int, ...], shown: str) -> None:
+    accuracies = [0.5 if epoch in below else 0.99 + epoch / 1e5 for epoch in range(1, 41)]
+    picture = figures.compare_learning_curves({"approach 1": run_of(accuracies)})
+    assert picture.caption.endswith(f"Below the picture lie: approach 1, {shown}.")
+
+
+def test_many_curves_below_the_picture_are_counted() -> None:
+    runs = {round_label(number): run_of([0.5, 0.6, *[0.99 + number / 1e4] * 20]) for number in range(7)}
+    caption = figures.compare_learning_curves(runs).caption
+    assert "14 accuracies lie below the picture, all of them of the first 2 epochs." in caption
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.14, 0.62, 0.9912, 1.0])
+def test_one_epoch_is_a_point_at_a_whole_number(accuracy: float) -> None:
+    run = run_of([accuracy], training=[0.41])
+    pictures = figures.learning_curves([run], "approach 3"), figures.compare_learning_curves({"approach 3": run})
+    for picture in pictures:
+        for axis in picture.figure.axes:
+            assert list(axis.get_xticks()) == [1]
+            points = [line for line in axis.lines if list(line.get_xdata()) == [1]]
+            assert points and all(line.get_marker() == "o" for line in points)
+            assert_inside(axis)
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 7, 40, 1000])
+def test_ticks_of_epochs_are_whole_numbers(epochs: int) -> None:
+    picture = figures.compare_learning_curves({"approach 1": run_of(np.linspace(0.9, 0.99, epochs))})
+    ticks = picture.figure.axes[0].get_xticks()
+    assert len(ticks) >= 2 and all(tick % 1 == 0 and 1 <= tick <= epochs for tick in ticks)
+
+
+def test_curves_of_a_comparison_have_the_colours_of_their_labels() -> None:
+    picture = figures.compare_learning_curves(BY_LABEL)
+    axis = picture.figure.axes[0]
+    drawn = {line_colour: heights for places, heights, line_colour in lines_of(axis) if len(places) == 12}
+    assert drawn == {colour(label).upper(): percents(run) for label, run in zip(LABELS, RUNS, strict=True)}
+    kept = {line_colour: (places, heights) for places, heights, line_colour in lines_of(axis, "o")}
+    assert kept == {
+        colour(label).upper(): ([epoch], [percents(run)[epoch - 1]])
+        for label, run, epoch in zip(LABELS, RUNS, (7, 9, 8), strict=True)
+    }
+    assert legend_of(picture.figure) == {label: colour(label).upper() for label in LABELS}
+    assert "one seed each" in picture.caption
+    assert f"approach 2 reaches 99.45{NARROW}% after epoch 9 of 12" in picture.alt
+    assert "seed 3" in figures.compare_learning_curves({"approach 1": RUNS[0]}).caption
+
+
+def test_a_poor_network_stays_in_the_picture() -> None:
+    poor = run_of([0.098, 0.1, 0.12, 0.11])
+    picture = figures.compare_learning_curves({"approach 1": RUNS[0], "approach 2": RUNS[1], "approach 3": poor})
+    low, high = picture.figure.axes[0].get_ylim()
+    assert low < 12 and high > 99.45
+    picture = figures.learning_curves([RUNS[0], poor], "approach 1")
+    assert picture.figure.axes[0].get_ylim()[0] < 12
+
+
+def test_networks_of_one_colour_differ_in_their_lines() -> None:
+    labels = [round_label(number) for number in range(2 * len(ROUND_COLOURS))]
+    picture = figures.compare_learning_curves({label: RUNS[0] for label in labels})
+    curves = [line for line in picture.figure.axes[0].lines if len(line.get_xdata()) == 12]
+    assert len({(colour_of(line), line.get_linestyle()) for line in curves}) == len(labels)
+    plain = figures.compare_learning_curves({"approach 1": RUNS[0]})
+    FigureCanvasAgg(picture.figure).draw()
+    FigureCanvasAgg(plain.figure).draw()
+    heights = [drawn.figure.axes[0].get_window_extent().height for drawn in (picture, plain)]
+    assert heights[0] > 0.9 * heights[1]  # the legend takes no room from the axes
+
+
+# Accuracy against other things.
+
+
+def test_networks_stand_at_their_parameters_and_accuracies() -> None:
+    picture = figures.parameters_against_accuracy(POINTS)
+    axis = picture.figure.axes[0]
+    seeds = {line_colour: (places, heights) for places, heights, line_colour in lines_of(axis, "_")}
+    for label, (parameters, accuracies) in POINTS.items():
+        places, heights = seeds[colour(label).upper()]
+        assert places == [parameters] * len(accuracies) and heights == [100 * accuracy for accuracy in accuracies]
+        marker = "D" if label == GRADUAL else "o"
+        (mean,) = [line for line in lines_of(axis, marker) if line[2] == colour(label).upper()]
+        assert mean[0] == [parameters] and mean[1] == pytest.approx([100 * np.mean(accuracies)])
+        assert f"{label} at {parameters:,} and {100 * np.mean(accuracies):.2f}" in picture.alt
+    assert legend_of(picture.figure) == {label: colour(label).upper() for label in POINTS}
+    assert axis.get_xscale() == "log"
+    assert_inside(axis)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        {"approach 1": (100, [0.14])},
+        {"approach 1": (100, [0.14, 0.97]), "approach 2": (100_000, [0.9961, 1.0])},
+        {"approach 3": (3090, [0.9921])},
+        {round_label(number): (int(5382 * 0.5**number), [0.994 - 0.12 * number, 0.1]) for number in range(7)},
+        {"approach 1": (2, [0.0])},
+    ],
+)
+def test_any_network_lies_inside_the_picture(points: dict[str, Any]) -> None:
+    picture = figures.parameters_against_accuracy(points)
+    axis = picture.figure.axes[0]
+    assert_inside(axis)
+    low, high = axis.get_xlim()
+    ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
+    assert 2 <= len(ticks) <= 7
+    FigureCanvasAgg(picture.figure).draw()
+    shown = [label.get_text() for label in axis.get_xticklabels()]
+    assert shown == [f"{tick:,.0f}" for tick in ticks]
+    place = axis.get_window_extent()
+    assert place.width > 500 and place.height > 250  # pixels, a hundred to the inch
+
+
+def test_paired_runs_are_joined_seed_by_seed() -> None:
+    pairs = {
+        "approach 1": {"halide": [0.991, 0.992, 0.9925], "tensorflow": [0.9935, 0.9931, 0.9922]},
+        "approach 3": {"halide": [0.981, 0.982, 0.9825], "tensorflow": [0.9835, 0.9831, 0.9822]},
+    }
+    picture = figures.paired_accuracies(pairs)
+    for axis, (label, engines) in zip(picture.figure.axes, pairs.items(), strict=True):
+        assert axis.get_title(loc="left") == label
+        assert [text.get_text() for text in axis.get_yticklabels()] == ["Halide", "TensorFlow"]
+        drawn = [(places, heights) for places, heights, _ in lines_of(axis, "o")]
+        assert drawn == [([100 * one, 100 * other], [0, 1]) for one, other in zip(*engines.values(), strict=True)]
+        assert {line_colour for _, _, line_colour in lines_of(axis, "o")} == {colour(label).upper()}
+        assert_inside(axis)
+    assert f"approach 3, 98.18{NARROW}% with Halide and 98.29{NARROW}% with TensorFlow" in picture.alt
+
+
+def test_sweep_points_stand_at_their_values() -> None:
+    points = {("0.001", "4-8"): [0.991, 0.992], ("0.01", "4-8"): [0.983, 0.984, 0.985]}
+    picture = figures.sweep_points(["learning_rate", "filters"], points, label="approach 3")
+    axis = picture.figure.axes[0]
+    own = colour("approach 3").upper()
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["0.001, 4-8", "0.01, 4-8"]
+    for row, accuracies in enumerate(points.values()):
+        seeds, mean = lines_of(axis, "|")[row], lines_of(axis, "o")[row]
+        assert seeds == ([100 * value for value in accuracies], [row] * len(accuracies), own)
+        assert mean[0] == pytest.approx([100 * np.mean(accuracies)]) and mean[1:] == ([row], own)
+    assert axis.yaxis_inverted() and axis.get_title(loc="left") == "learning rate, filters"
+    assert "of approach 3: every stroke is a seed" in picture.caption
+    assert_inside(axis)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.14, 0.99, 1.0])
+def test_a_sweep_may_have_one_point_and_one_seed(accuracy: float) -> None:
+    picture = figures.sweep_points(["epochs"], {("1",): [accuracy]})
+    assert_inside(picture.figure.axes[0])
+    assert "every dot is one seed" in picture.caption
+
+
+def test_long_names_stand_above_their_rows() -> None:
+    points = {("32-14-10-10-10-16", value, "0.001"): [0.99] for value in ("0.1", "0.2")}
+    axis = figures.sweep_points(["filters", "dropout", "learning_rate"], points).figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == [", ".join(point) for point in points]
+    assert all(row - 0.5 < text.get_position()[1] < row for row, text in enumerate(axis.texts))
+
+
+# Time.
+
+
+def test_ways_have_their_seconds() -> None:
+    names = {"fast": "The fast way", "absent": "No way", "slow": "The slow way"}
+    picture = figures.seconds_of_ways(SECONDS, names)
+    axis = picture.figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == ["The fast way", "The slow way"]
+    for chapter, measured in SECONDS.items():
+        own = colour(chapter.replace("_", " ")).upper()
+        medians = sorted((round(rows[0]), places) for places, rows, shown in lines_of(axis, "o") if shown == own)
+        assert medians == [(0, [measured["fast"]["median"]]), (1, [measured["slow"]["median"]])]
+    ends = [(round(rows[0]), places) for places, rows, _ in lines_of(axis)]
+    assert ends == [
+        (row, [measured[way]["minimum"], measured[way]["maximum"]])
+        for measured in SECONDS.values()
+        for row, way in enumerate(("fast", "slow"))
+    ]
+    assert legend_of(picture.figure) == {label: colour(label).upper() for label in ("approach 1", "approach 2")}
+    assert_inside(axis)
+
+
+def test_stages_have_their_milliseconds() -> None:
+    axis = figures.seconds_of_stages(STAGES, {"block_1_activation": 0.2}).figure.axes[0]
+    names = [text.get_text() for text in axis.get_yticklabels()]
+    assert names == ["block 1 activation", "block 2 output", "3 others"]
+    widths = [bar.get_width() for bar in axis.patches]
+    assert widths == pytest.approx([0.5, 0.4, 0.303, 0.2, 0, 0])
+    axis = figures.seconds_of_stages({"one": 1.0, "two": 2.0}, {}).figure.axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["one", "two"]
+
+
+def test_rates_stand_at_their_workers() -> None:
+    picture = figures.runs_an_hour({10: 460.0, 200: 8100.0}, {1: 60.0, 2: 115.0}, 46.0, 5e5, label="approach 3")
+    axis = picture.figure.axes[0]
+    assert lines_of(axis, "o") == [([10, 200], [460.0, 8100.0], figures.BLUE)]
+    assert lines_of(axis, "s") == [([1, 2], [60.0, 115.0], colour("approach 3").upper())]
+    assert lines_of(axis)[0][:2] == ([1, 200], [46.0, 9200.0])
+    assert lines_of(axis)[1][1] == [5e5, 5e5]
+    assert_inside(axis)
+    assert "lie above the line" in picture.caption
+    assert "lie above the line" not in figures.runs_an_hour({10: 460.0}, {1: 40.0}, 46.0, 5e5).caption
+
+
+def test_lanes_have_the_same_cells_in_two_orders() -> None:
+    first, second = figures.lanes().figure.axes
+    cells = [
+        [(text.get_text(), colour_of(patch)) for text, patch in zip(axis.texts, axis.patches, strict=False)]
+        for axis in (first, second)
+    ]
+    assert [name for name, _ in cells[0]][:6] == ["a1", "a2", "a3", "a4", "a5", "b1"]
+    assert [name for name, _ in cells[1]][:5] == ["a1", "b1", "c1", "d1", "a2"]
+    assert set(cells[0]) == set(cells[1]) and len(set(cells[0])) == 20
+    assert len({(name[0], face) for name, face in cells[0]}) == 4
+
+
+# Weights.
+
+
+def test_ranking_crosses_what_each_mask_prunes() -> None:
+    kernels = kernels_of()
+    picture = figures.ranking_comparison(kernels, masks_of(0.5), masks_of(0.25))
+    titles = ("one ranking\nfor all layers", "a ranking\nfor each layer")
+    for axis, masks, title in zip(picture.figure.axes, (masks_of(0.5), masks_of(0.25)), titles, strict=True):
+        assert axis.get_title() == title
+        for position, (name, kernel) in enumerate(kernels.items(), start=1):
+            for marker, chosen in ((".", masks[name]), ("x", ~masks[name])):
+                places, heights, _ = lines_of(axis, marker)[position - 1]
+                assert heights == pytest.approx(list(np.abs(kernel)[chosen]))
+                assert all(abs(place - position) < 0.4 for place in places)
+        assert_inside(axis)
+    assert f"50.0{NARROW}%" in picture.caption and "drawn there" not in picture.caption
+    assert legend_of(picture.figure) == {"kept": colour(UNPRUNED).upper(), "pruned": figures.GREY}
+
+
+def test_weights_that_are_zero_are_drawn_at_the_edge() -> None:
+    kernels = {name: kernel * masks_of(0.5)[name] for name, kernel in kernels_of().items()}
+    picture = figures.ranking_comparison(kernels, masks_of(0.5), masks_of(0.5))
+    assert_inside(picture.figure.axes[0])
+    zeros = sum(int(np.sum(kernel == 0)) for kernel in kernels.values())
+    assert f"{zeros} weights smaller than" in picture.caption
+
+
+def test_survivors_are_those_of_their_run() -> None:
+    runs = {round_label(number): run_of([0.9], weights=pruned(0.25 * number)) for number in range(3)}
+    picture = figures.survivors_by_layer(runs)
+    axis = picture.figure.axes[0]
+    bars = iter(axis.patches)
+    for label, run in runs.items():
+        for position, kernel in enumerate(convolution_kernels(run.weights).values(), start=1):
+            bar = next(bars)
+            assert bar.get_height() == pytest.approx(100 * np.mean(kernel != 0))
+            assert abs(bar.get_center()[0] - position) < 0.5 and colour_of(bar) == colour(label).upper()
+    assert not list(bars)
+    assert legend_of(picture.figure) == {label: colour(label).upper() for label in runs}
+    assert axis.get_ylim()[1] > 100 and list(axis.get_xticks()) == [1, 2]
+
+
+def test_histograms_count_the_weights_that_are_left() -> None:
+    weights = {"unpruned: before training": initial_weights(SMALL, 1)} | {
+        f"{round_label(number)}: trained": pruned(0.25 * number) for number in (1, 2)
+    }
+    picture = figures.weight_histograms(weights)
+    for axis, (label, arrays) in zip(picture.figure.axes, weights.items(), strict=False):
+        left = sum(np.count_nonzero(kernel) for kernel in convolution_kernels(arrays).values())
+        assert axis.get_title() == f"{label}\n{left} weights"
+        assert sum(bar.get_height() for bar in axis.patches) == left
+        assert {colour_of(bar) for bar in axis.patches} == {colour(label.partition(":")[0]).upper()}
+    assert "outermost" in picture.caption and "scales differ" in picture.caption
+    none = {name: 0 * array for name, array in pruned(0.5).items()}
+    assert "unpruned, none" in figures.weight_histograms({"unpruned": none}).alt

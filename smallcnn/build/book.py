@@ -122,7 +122,7 @@ def _execute_chapters(edition: Edition) -> None:
                     else:
                         continue
                     waiting.remove(chapter)
-                for answer in wait(list(running)):
+                for answer in wait(list(running)) if running else []:  # it would wait for nothing, for ever
                     chapter, process = running[answer]
                     _finish(chapter, answer)
                     del running[answer]

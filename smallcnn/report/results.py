@@ -93,13 +93,13 @@ def sentence(trained: Sequence[TrainingRun]) -> str:
     return text + "".join(f"\n\n**Mind:** {caution}." for caution in cautions)
 
 
-def claims(rows: Iterable[tuple[str, str, Verdict | str]]) -> pd.DataFrame:
+def claims(found: Mapping[str, tuple[str, Verdict | str]]) -> pd.DataFrame:
     """Claims of the article beside what was measured here, and the verdict, which may be in words."""
     return _frame(
         "claims",
         [
-            {"the_article": claim, "measured_here": found, "verdict": VERDICTS.get(verdict, verdict)}
-            for claim, found, verdict in rows
+            {"the_article": claim, "measured_here": measured, "verdict": VERDICTS.get(verdict, verdict)}
+            for claim, (measured, verdict) in found.items()
         ],
     )
 

@@ -30,7 +30,7 @@ TITLES = {
     "trained": "trained on",
     "points": "points, 95 % interval",
 }
-PARTNERS = {"_sd": "", "_half_width": "", "_high": "_low"}  # columns that are shown with another one
+PARTNERS = {"_sd": "", "_share": "", "_half_width": "", "_high": "_low"}  # columns that are shown with another one
 PER_CENT = ("accuracy", "fraction", "share", "interval_low", "interval_high")
 
 
@@ -86,8 +86,8 @@ def difference_table(rows: Iterable[tuple[str, str, Sequence[float], Sequence[fl
 def shown_cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[bool]]:
     """A data frame as a page shows it.
 
-    Shares are per cent. A column and its `_sd` are one, "mean ± deviation", as are a difference and its `_half_width`;
-    `_low` and `_high` are one, "from to".
+    Shares are per cent. A column and its `_sd` are one, "mean ± deviation", as are a difference and its `_half_width`,
+    a count and its `_share`; `_low` and `_high` are one, "from to".
 
     Returns:
         The titles of the columns, the texts of the rows, and of each column whether it holds numbers.
@@ -107,6 +107,9 @@ def shown_cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[b
         title = name.removesuffix("_low")
         if f"{name}_sd" in columns:
             cells = [plus_minus(*pair) for pair in zip(values, frame[f"{name}_sd"], strict=True)]
+        elif f"{name}_share" in columns:
+            pairs = zip(values, frame[f"{name}_share"], strict=True)
+            cells = [f"{count:,} ({percent(share, 0)})" for count, share in pairs]
         elif f"{name}_half_width" in columns:
             cells = [points(*pair) for pair in zip(values, frame[f"{name}_half_width"], strict=True)]
         elif name.endswith("_low"):

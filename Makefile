@@ -98,9 +98,8 @@ serve: $(READY)
 
 ## Resolves requirements.in into requirements.txt, keeping pinned versions that still fit.
 lock:
-	@python=$$(sh scripts/setup.sh --python) && rm -rf build/uv && "$$python" -m venv build/uv
-	@build/uv/bin/python -m pip install -qq uv
-	@build/uv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 \
+	@uv=$$(sh scripts/setup.sh --uv build/uv build/uv.log) && \
+	"$$uv" pip compile --universal --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" -q requirements.in -o requirements.txt
 	@rm -rf build/uv
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -37,6 +38,10 @@ INHERITED = (
     "TF_CPP_MIN_LOG_LEVEL",
 )
 
+# The uv that set this project up, if it was not pip.
+UV = shutil.which("uv") or shutil.which("uv", path=Path(sys.prefix, "uv", "bin"))
+needs_uv = pytest.mark.skipif(UV is None, reason="no uv on the PATH, and pip set up this environment")
+
 PRINT_ENVIRONMENT = """
 import json, os, sys
 print(json.dumps({"arguments": sys.argv[1:], **os.environ}))
@@ -53,9 +58,11 @@ class Project:
         (self.folder / "scripts").mkdir(parents=True)
         shutil.copy(ROOT / "Makefile", self.folder)
         shutil.copy(ROOT / "scripts" / "setup.sh", self.folder / "scripts")
+        self.tool("uv", "exit 1")
+        self.pin_uv("0" * 64)
         (self.folder / "smallcnn").mkdir()
         (self.folder / "smallcnn" / "__init__.py").touch()
-        self.wheel = _write_wheel(folder / "wheels")
+        self.wheel = _write_wheel(folder / "wheels", "tinypackage", {"tinypackage.py": "answer = 42\n"})
         self.require(hashlib.sha256(self.wheel.read_bytes()).hexdigest())
 
     @property
@@ -66,10 +73,38 @@ class Project:
         """Makes the tiny wheel, with this hash, the only package of the lock."""
         (self.folder / "requirements.txt").write_text(f"tinypackage==1.0 --hash=sha256:{digest}\n", encoding="utf-8")
 
+    @property
+    def python(self) -> Path:
+        return self.folder / ".venv" / "bin" / "python"
+
+    def pin_uv(self, digest: str) -> None:
+        pinned = self.folder / "scripts" / "requirements-uv.txt"
+        pinned.write_text(f"uv==0.99 --hash=sha256:{digest}\n", encoding="utf-8")
+
+    def offer_pinned_uv(self) -> None:
+        """Makes the real uv, in a tiny wheel, the pinned one."""
+        script = f'#!/bin/sh\nif [ "$*" = --version ]; then echo "uv 0.99 (pinned)"; else exec "{UV}" "$@"; fi\n'
+        wheel = _write_wheel(self.wheel.parent, "uv", {"uv-0.99.data/scripts/uv": script}, "0.99")
+        self.pin_uv(hashlib.sha256(wheel.read_bytes()).hexdigest())
+
+    def set_up_with(self, way: str) -> None:
+        """Leaves one way to install packages: the uv on the PATH, the pinned uv or pip."""
+        if way == "uv":
+            (self.tools / "uv").unlink()
+            (self.tools / "uv").symlink_to(UV)
+        elif way == "pinned uv":
+            self.offer_pinned_uv()
+
+    def distributions(self) -> set[str]:
+        """What is in the environment, without what `python -m venv` itself puts there."""
+        listed = "import importlib.metadata as m; print(*(each.name for each in m.distributions()))"
+        done = subprocess.run([self.python, "-I", "-c", listed], capture_output=True, text=True, check=True)
+        assert "pip" in done.stdout.split()
+        return set(done.stdout.split()) - {"pip", "setuptools"}
+
     def pretend_to_be_set_up(self) -> None:
-        python = self.folder / ".venv" / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        python.symlink_to(sys.executable)
+        self.python.parent.mkdir(parents=True)
+        self.python.symlink_to(sys.executable)
         self.stamp.touch()
         for script in ("book.py", "rerun.py", "sweep.py"):
             (self.folder / "scripts" / script).write_text(PRINT_ENVIRONMENT, encoding="utf-8")
@@ -84,41 +119,48 @@ class Project:
 
     def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if name not in INHERITED}
+        inherited = {name: value for name, value in inherited.items() if not name.startswith(("PIP_", "UV_"))}
         return subprocess.run(
             ["make", *arguments],
             cwd=self.folder,
-            env=inherited | self._pip_without_network() | environment,
+            env=inherited | self._without_network() | environment,
             capture_output=True,
             encoding="utf-8",
             timeout=300,
             check=False,
         )
 
-    def _pip_without_network(self) -> dict[str, str]:
+    def _without_network(self) -> dict[str, str]:
+        """What keeps pip from the network, and uv, which is told of it."""
         return {
             "PATH": f"{self.tools}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder),
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": self.wheel.parent.as_uri(),
+            "UV_CACHE_DIR": str(self.tools.parent / "cache"),
+            "UV_HTTP_RETRIES": "0",
         }
 
 
-def _write_wheel(folder: Path) -> Path:
-    folder.mkdir()
-    wheel = folder / "tinypackage-1.0-py3-none-any.whl"
+def _write_wheel(folder: Path, name: str, files: dict[str, str], version: str = "1.0") -> Path:
+    folder.mkdir(exist_ok=True)
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    about = f"{name}-{version}.dist-info"
     files = {
-        "tinypackage.py": "answer = 42\n",
-        "tinypackage-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tinypackage\nVersion: 1.0\n",
-        "tinypackage-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        **files,
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = ""
     with zipfile.ZipFile(wheel, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
+        for path, content in files.items():
+            entry = zipfile.ZipInfo(path)
+            entry.external_attr = (stat.S_IFREG | 0o755) << 16  # pip heeds it where the file is a program
+            archive.writestr(entry, content)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).decode().rstrip("=")
-            record += f"{name},sha256={digest},{len(content)}\n"
-        archive.writestr("tinypackage-1.0.dist-info/RECORD", f"{record}tinypackage-1.0.dist-info/RECORD,,\n")
+            record += f"{path},sha256={digest},{len(content)}\n"
+        archive.writestr(f"{about}/RECORD", f"{record}{about}/RECORD,,\n")
     return wheel
 
 
@@ -312,24 +354,45 @@ def test_full_disk_is_noticed_before_anything_is_removed(project: Project) -> No
     assert (project.folder / ".venv" / "kept").exists()
 
 
+@pytest.fixture(scope="module")
+def quick_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What make is told to use a Python which makes environments at once: it copies one."""
+    folder = tmp_path_factory.mktemp("quick python")
+    subprocess.run([sys.executable, "-m", "venv", folder / "made"], check=True)
+    quick = folder / "python"
+    quick.write_text(
+        f"""#!/bin/sh
+if [ "$1 $2 $3" = "-m venv --clear" ]; then rm -rf "$4"; exec cp -R "{folder}/made" "$4"; fi
+exec "{sys.executable}" "$@"
+""",
+        encoding="utf-8",
+    )
+    quick.chmod(0o755)
+    return f"PYTHON_BOOTSTRAP={quick}"
+
+
+uv_and_pip = pytest.mark.parametrize("way", [pytest.param("uv", marks=needs_uv), "pip"])
+
+
 @pytest.mark.slow
-def test_setup_installs_and_then_rests(project: Project) -> None:
-    half_made = project.folder / ".venv" / "lib" / "half_made"
-    half_made.mkdir(parents=True)
+@uv_and_pip
+def test_setup_installs_and_then_rests(project: Project, quick_python: str, way: str) -> None:
+    project.set_up_with(way)
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    half_made = project.folder / ".venv" / "lib" / version / "site-packages" / "formerly-1.0.dist-info" / "METADATA"
+    half_made.parent.mkdir(parents=True)
+    half_made.write_text("Metadata-Version: 2.1\nName: formerly\nVersion: 1.0\n", encoding="utf-8")
     done = project.make("setup", f"PYTHON_BOOTSTRAP={sys.executable}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "minutes" in done.stdout
-    assert not half_made.exists()
+    assert "minute" in done.stdout
+    assert ("pip does" in done.stdout) == (way == "pip")
+    assert project.distributions() == {"tinypackage"}
     assert project.stamp.exists()
     elsewhere = project.folder / "book"
     elsewhere.mkdir()
     for locale in ("C", "C.UTF-8"):
         imported = subprocess.run(
-            [
-                project.folder / ".venv" / "bin" / "python",
-                "-c",
-                "import smallcnn, tinypackage; print(tinypackage.answer)",
-            ],
+            [project.python, "-c", "import smallcnn, tinypackage; print(tinypackage.answer)"],
             cwd=elsewhere,
             env={"LC_ALL": locale},
             capture_output=True,
@@ -345,16 +408,20 @@ def test_setup_installs_and_then_rests(project: Project) -> None:
     (project.tools / "df").unlink()
 
     project.require("0" * 64)
-    done = project.make("setup", f"PYTHON_BOOTSTRAP={sys.executable}")
+    done = project.make("setup", quick_python)
     assert_one_line(done, "hash", "build/setup.log")
+    assert ("pip does" in done.stdout) == (way == "pip")
+    assert project.distributions() == set()
     assert not project.stamp.exists()
 
 
 @pytest.mark.slow
-def test_no_network_is_one_line(project: Project) -> None:
+@uv_and_pip
+def test_no_network_is_one_line(project: Project, quick_python: str, way: str) -> None:
+    project.set_up_with(way)
     done = project.make(
         "setup",
-        f"PYTHON_BOOTSTRAP={sys.executable}",
+        quick_python,
         PIP_NO_INDEX="0",
         PIP_FIND_LINKS="",
         PIP_INDEX_URL="http://127.0.0.1:9/simple",
@@ -363,3 +430,72 @@ def test_no_network_is_one_line(project: Project) -> None:
     )
     assert_one_line(done, "no connection", "build/setup.log")
     assert not project.stamp.exists()
+
+
+@pytest.mark.slow
+@needs_uv
+def test_without_uv_the_pinned_one_stands_beside_the_packages(project: Project, quick_python: str) -> None:
+    project.tool("uv", "echo uv 0.4.30")  # too old
+    project.offer_pinned_uv()
+    done = project.make("setup", quick_python)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pip does" not in done.stdout
+    assert project.distributions() == {"tinypackage"}
+    assert (project.folder / ".venv" / "uv" / "bin" / "uv").exists()
+
+
+@pytest.mark.slow
+def test_a_pinned_uv_that_is_another_is_not_run(project: Project, quick_python: str) -> None:
+    project.offer_pinned_uv()
+    project.pin_uv("0" * 64)
+    assert_one_line(project.make("setup", quick_python), "hash", "build/setup.log")
+    assert not (project.folder / ".venv" / "uv").exists()
+
+
+@pytest.mark.slow
+def test_where_uv_fails_pip_installs(project: Project, quick_python: str) -> None:
+    """This uv leaves half of something, as one that a signal ends."""
+    project.tool(
+        "uv",
+        'if [ "$1" = --version ]; then echo uv 0.99; exit; fi\n'
+        "cp -r .venv/lib/python3.*/site-packages/pip .venv/lib/python3.*/site-packages/half\n"
+        "echo a uv that fails >&2; kill -9 $$",
+    )
+    done = project.make("setup", quick_python)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pip does" in done.stdout
+    assert "a uv that fails" in (project.folder / "build" / "setup.log.uv").read_text(encoding="utf-8")
+    assert project.distributions() == {"tinypackage"}
+    assert not list(project.folder.glob(".venv/lib/python3.*/site-packages/half"))
+
+
+@pytest.mark.slow
+@needs_uv
+def test_uv_takes_the_index_of_pip_and_no_settings_that_change_what_is_installed(
+    project: Project, quick_python: str
+) -> None:
+    project.set_up_with("uv")
+    page = project.tools.parent / "index" / "tinypackage" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(f'<a href="{project.wheel.as_uri()}">{project.wheel.name}</a>', encoding="utf-8")
+    settings = project.tools / "pip.conf"
+    settings.write_text(f"[global]\nindex-url = {page.parents[1].as_uri()}\n", encoding="utf-8")
+    (project.folder / "uv.toml").write_text("[pip]\nno-binary = ['tinypackage']\n", encoding="utf-8")
+    done = project.make(
+        "setup",
+        quick_python,
+        PIP_NO_INDEX="",
+        PIP_FIND_LINKS="",
+        PIP_CONFIG_FILE=str(settings),
+        UV_PYTHON="/no/such/python",
+        UV_NO_BINARY="1",
+        UV_EXCLUDE_NEWER="2000-01-01",
+        UV_CONSTRAINT="/no/such/file",
+        UV_LINK_MODE="symlink",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pip does" not in done.stdout
+    assert project.distributions() == {"tinypackage"}
+    assert not [
+        each for each in project.folder.glob(".venv/lib/python3.*/site-packages/tinypackage*") if each.is_symlink()
+    ]

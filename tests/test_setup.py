@@ -42,10 +42,15 @@ INHERITED = (
 UV = shutil.which("uv") or shutil.which("uv", path=Path(sys.prefix, "uv", "bin"))
 needs_uv = pytest.mark.skipif(UV is None, reason="no uv on the PATH, and pip set up this environment")
 
-PRINT_ENVIRONMENT = """
+# Stands in for `python -m smallcnn`: only the server is the real one.
+COMMAND_LINE = """
 import json, os, sys
+if sys.argv[1] == "serve":
+    from smallcnn.cli import main
+    sys.exit(main())
 print(json.dumps({"arguments": sys.argv[1:], **os.environ}))
 """
+SERVER = ("cli", "checks", "commands", "paths", "study", "report/__init__", "report/parameters")
 
 
 class Project:
@@ -106,10 +111,10 @@ class Project:
         self.python.parent.mkdir(parents=True)
         self.python.symlink_to(sys.executable)
         self.stamp.touch()
-        for script in ("book.py", "rerun.py", "sweep.py"):
-            (self.folder / "scripts" / script).write_text(PRINT_ENVIRONMENT, encoding="utf-8")
-        for name in ("scripts/serve.py", "smallcnn/checks.py", "smallcnn/commands.py", "smallcnn/paths.py"):
-            shutil.copy(ROOT / name, self.folder / name)
+        (self.folder / "smallcnn" / "report").mkdir()
+        (self.folder / "smallcnn" / "__main__.py").write_text(COMMAND_LINE, encoding="utf-8")
+        for name in SERVER:
+            shutil.copy(ROOT / "smallcnn" / f"{name}.py", self.folder / "smallcnn" / f"{name}.py")
 
     def tool(self, name: str, script: str) -> None:
         """Puts a shell script called `name` before all other programs."""
@@ -195,10 +200,10 @@ def test_help_comes_within_a_second(project: Project) -> None:
 
 def test_make_alone_lists_every_target(project: Project) -> None:
     done = project.make()
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert {"book", "preview", "rerun", "test", "lint", "serve", "lock", "clean", "help"} <= set(targets)
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [["make", target] for target in targets]
-    assert all(re.search(r"\w{3,}", line[len("make preview") :]) for line in done.stdout.splitlines())
+    assert all(re.search(r"\w{3,}", line[len("make parameters") :]) for line in done.stdout.splitlines())
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == project.make("help").stdout
     assert not (project.folder / ".venv").exists()
@@ -226,17 +231,19 @@ def test_parameters_arrive_to_the_letter(ready_project: Project, value: str) -> 
         done = ready_project.make("rerun", *arguments, **environment)
         assert done.returncode == 0, done.stderr
         received = json.loads(done.stdout)
-        assert (received["CHAPTER"], received["PARAMS"]) == (value, value)
+        assert received["arguments"] == ["rerun", "--", value, value]
     for arguments, environment in [([f"GRID={value}"], {}), ([], {"GRID": value})]:
         done = ready_project.make("sweep", *arguments, **environment)
-        assert json.loads(done.stdout)["GRID"] == value, done.stderr
+        assert json.loads(done.stdout)["arguments"] == ["sweep", "--with=", "--", "", value], done.stderr
+    done = ready_project.make("sweep", f"PARAMS={value}")
+    assert json.loads(done.stdout)["arguments"] == ["sweep", f"--with={value}", "--", "", ""], done.stderr
     assert not (ready_project.folder / "harm").exists()
 
 
 def test_book_takes_fresh(ready_project: Project) -> None:
-    assert json.loads(ready_project.make("book").stdout)["arguments"] == []
-    assert json.loads(ready_project.make("book", "FRESH=1").stdout)["arguments"] == ["--fresh"]
-    assert json.loads(ready_project.make("preview").stdout)["arguments"] == ["--preview"]
+    assert json.loads(ready_project.make("book").stdout)["arguments"] == ["book"]
+    assert json.loads(ready_project.make("book", "FRESH=1").stdout)["arguments"] == ["book", "--fresh"]
+    assert json.loads(ready_project.make("preview").stdout)["arguments"] == ["book", "--preview"]
     assert "expected FRESH=1" in ready_project.make("book", "FRESH=yes").stderr
 
 

@@ -452,8 +452,10 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
         "grid = ('approach_3', 'learning_rate=0.01 seeds=0..3', 'epochs=8 train_examples=6000'); "
         "sys.exit(run(lambda: run_sweep(parse_sweep(*grid))))"
     )
+    command = [sys.executable, "-c", code]
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        command,
+        cwd=copy,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -470,7 +472,7 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
     assert "\nerror: interrupted; the same again trains the " in f"\n{process.stderr.read()}"
     recorded = {path.name for path in (copy / "data" / "runs").glob("[!.]*")}
     assert recorded
-    again = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    again = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=True)
     assert f"4 runs at 1 point, {len(recorded)} of them recorded" in again.stdout
     csv = copy / "build" / "sweeps" / "approach_3-learning_rate-epochs=8-train_examples=6000.csv"
     assert len(csv.read_text().splitlines()) == 5

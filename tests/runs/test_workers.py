@@ -181,7 +181,12 @@ def test_a_run_that_kills_every_worker_is_given_up_and_the_others_are_not() -> N
     assert sorted(finished) == [1, 2]
 
 
-def test_the_error_of_a_run_is_raised_when_the_others_are_done(threads: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_the_error_of_a_run_is_raised_when_the_others_are_done(
+    kind: str, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if kind == "threads":
+        request.getfixturevalue("threads")
     finished = []
     runs = workers.compute(with_seeds(FAILS, 1, 2), {}, lambda line: None, train=pretend)
     with pytest.raises(FloatingPointError, match="not a number"):

@@ -1,4 +1,6 @@
-"""How the pool scales: runs an hour against workers, with stand-ins in the place of trainings.
+"""How the workers scale: runs an hour against their number, with stand-ins in the place of trainings.
+
+`python -m benchmarks.scaling` writes build/scaling.json. It mostly waits, for minutes.
 
 A stand-in sleeps as long as a recorded run took, reports as many epochs, and sends back that run's result. So
 everything but the arithmetic is as in a real sweep: the scheduler, the progress of every epoch, results of real size
@@ -19,12 +21,14 @@ from functools import cache, partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from smallcnn import measurements, pool, provenance
-from smallcnn.chapters import check_parameters, training_configs
-from smallcnn.commands import CommandError
-from smallcnn.paths import ROOT, changed_environment
-from smallcnn.runs import save_run
-from smallcnn.training import Report, TrainingConfig, TrainingRun
+from smallcnn import commands, paths, provenance
+from smallcnn.commands import CommandError, say
+from smallcnn.config import EpochLine, Report, TrainingConfig, TrainingRun
+from smallcnn.files import write_json
+from smallcnn.paths import ROOT, build_folder, changed_environment
+from smallcnn.report import measurements
+from smallcnn.runs import workers
+from smallcnn.runs.records import save_run
 
 if TYPE_CHECKING:
     from distributed import LocalCluster
@@ -35,24 +39,25 @@ INSTANT_RUNS = 2000
 INSTANT_WORKERS = 50
 
 
-def measure_scaling(report: Report = print, workers: Sequence[int] = WORKERS) -> dict[str, Any]:
-    """Measures runs an hour with `workers` stand-ins, and how many runs that take no time pass in a second.
+def measure_scaling(report: Report = say, numbers: Sequence[int] = WORKERS) -> dict[str, Any]:
+    """Measures runs an hour with so many stand-ins at a time, and how many runs that take no time pass in a second.
 
     Returns:
-        `run`: which recorded run the stand-ins take after: its key, seconds, epochs, and the bytes of its record.
+        `run`: which recorded run the stand-ins take after: the label of its network, its seed, key, seconds, epochs,
+        and the bytes of its record.
         `stand_ins`: for each number of workers `runs`, `seconds`, `runs_per_hour` and `share`, that of the rate which
         so many workers would have if nothing but the runs took time.
         `instant`: `runs`, `workers`, `seconds`, `runs_per_second` of runs that take no time and report no epoch, and
         the `memory_bytes` that a finished run takes in the process that asked for it.
     """
     run = recorded_run()
-    record = ROOT / "runs" / run.config.key
+    record = paths.PUBLISHED_RUNS / run.config.key
     before = provenance.peak_memory_bytes()
     instant_seconds = _seconds(INSTANT_RUNS, INSTANT_WORKERS, 0.0)
     memory_bytes = (provenance.peak_memory_bytes() - before) / INSTANT_RUNS
     report(f"{INSTANT_RUNS / instant_seconds:.0f} runs a second that take no time")
     rows = []
-    for number in workers:
+    for number in numbers:
         seconds = _seconds(RUNS_EACH * number, number, run.seconds)
         rate = 3600 * RUNS_EACH * number / seconds
         share = rate / (3600 * number / run.seconds)
@@ -63,6 +68,8 @@ def measure_scaling(report: Report = print, workers: Sequence[int] = WORKERS) ->
     return {
         "machine": provenance.describe("halide"),
         "run": {
+            "label": measurements.EXAMPLE,
+            "seed": run.config.seed,
             "key": run.config.key,
             "seconds": run.seconds,
             "epochs": run.epochs_run,
@@ -81,13 +88,12 @@ def measure_scaling(report: Report = print, workers: Sequence[int] = WORKERS) ->
 
 @cache
 def recorded_run() -> TrainingRun:
-    """The run that stand-ins take after: approach 2 as published, with its first seed.
+    """The run that stand-ins take after: that of approach 2 which `measurements/engines.json` names first.
 
     Raises:
         CommandError: if its record is missing or damaged.
     """
-    (config,) = training_configs(check_parameters("approach_2", {"seeds": [0]}))
-    return measurements.recorded_run(config)
+    return measurements.recorded_run(measurements.example_key())
 
 
 def stand_in(seconds: float, config: TrainingConfig, parent: TrainingRun | None, report: Report) -> TrainingRun:
@@ -96,22 +102,28 @@ def stand_in(seconds: float, config: TrainingConfig, parent: TrainingRun | None,
     if seconds:
         for epoch in range(1, finished.epochs_run + 1):
             time.sleep(seconds / finished.epochs_run)
-            report(f"{config.label}: epoch {epoch}")
+            report(EpochLine(f"{config.label}: epoch {epoch}", config.label, epoch, finished.epochs_run))
     return dataclasses.replace(finished, config=config)
 
 
-def _seconds(runs: int, workers: int, seconds: float) -> float:
-    """How long `runs` stand-ins take from the first submission to the last record, once the workers are there."""
+def _seconds(runs: int, number: int, seconds: float) -> float:
+    """How long `runs` stand-ins take on a `number` of workers, from the first submission to the last record.
+
+    Args:
+        runs: how many.
+        number: of workers.
+        seconds: that each stand-in sleeps.
+    """
     configs = [dataclasses.replace(recorded_run().config, seed=seed) for seed in range(runs)]
     started = ended = 0.0
     finished = []  # as `get_runs` keeps them
 
     def note(line: str) -> None:
         nonlocal started
-        started = started or time.perf_counter()  # the pool's first line comes when it has joined the cluster
+        started = started or time.perf_counter()  # the first line comes when the cluster is joined
 
-    with TemporaryDirectory() as folder, _cluster(workers, folder):
-        for run in pool.compute(configs, {}, note, partial(stand_in, seconds)):
+    with TemporaryDirectory() as folder, _cluster(number, folder):
+        for run in workers.compute(configs, {}, note, train=partial(stand_in, seconds)):
             save_run(run)
             finished.append(run)
             ended = time.perf_counter()
@@ -119,10 +131,10 @@ def _seconds(runs: int, workers: int, seconds: float) -> float:
 
 
 @contextmanager
-def _cluster(workers: int, records: str) -> Iterator[None]:
-    """A cluster of `workers` in a process of its own, which the pool joins; runs are recorded in `records`."""
+def _cluster(number: int, records: str) -> Iterator[None]:
+    """A `number` of workers in a process of its own, which runs are sent to; they are recorded in `records`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "smallcnn.scaling", str(workers)],
+        [sys.executable, "-m", "benchmarks.scaling", "serve", str(number)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -138,12 +150,12 @@ def _cluster(workers: int, records: str) -> Iterator[None]:
         process.communicate("")
 
 
-def cluster_of_threads(workers: int) -> LocalCluster:
+def cluster_of_threads(number: int) -> LocalCluster:
     """A scheduler and workers that share this process and speak to each other over TCP."""
     from distributed import LocalCluster  # here: reading a record needs none
 
     return LocalCluster(
-        n_workers=workers,
+        n_workers=number,
         threads_per_worker=1,
         processes=False,
         protocol="tcp://",
@@ -153,15 +165,28 @@ def cluster_of_threads(workers: int) -> LocalCluster:
     )
 
 
-def _serve(workers: int) -> None:
+def _serve(number: int) -> None:
     """What the process of a cluster does: print the scheduler's address, and stay until its input ends."""
-    from smallcnn import scaling  # as tasks know this module
-
-    scaling.recorded_run()  # read before the threads would all read it at once
-    with cluster_of_threads(workers) as cluster:
+    recorded_run()  # read before the threads would all read it at once
+    with cluster_of_threads(number) as cluster:
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 
 
+def main() -> None:
+    """Measures, and writes `build/scaling.json`; with `serve` and a number it is the process of a cluster."""
+    match sys.argv[1:]:
+        case []:
+            path = build_folder() / "scaling.json"
+            write_json(path, measure_scaling())
+            say(f"{path}")
+        case ["serve", number]:
+            _serve(int(number))
+        case _:
+            raise CommandError("benchmarks.scaling takes no arguments")
+
+
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    from benchmarks import scaling  # a task is found by the name of this module, which must not be __main__
+
+    sys.exit(commands.run(scaling.main))

@@ -1,5 +1,8 @@
 """How long an epoch takes: the engines, PyTorch and the article's way side by side, on this machine.
 
+`python -m benchmarks.speed` measures the book's approaches, or those that are named behind it, and writes
+build/benchmark.json.
+
 Every way to train has a process of its own, with its own threads. They measure in turn, each a fifth of an epoch with
 its share of the test pass, over several rounds, so that whatever else the machine does meets all of them. The same
 fifth once more goes before, unmeasured, because a system may leave threads that just woke on one core for a while. Only
@@ -17,19 +20,40 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from smallcnn import data, pool, provenance
-from smallcnn.chapters import check_parameters, training_configs
-from smallcnn.models import Architecture, build_model, count_multiply_adds, initial_weights, layers
-from smallcnn.paths import ROOT, changed_environment
-from smallcnn.training import Report, TrainingConfig, create_engine, data_order, is_available, train
+from smallcnn import commands, data, provenance
+from smallcnn.architecture import (
+    Activation,
+    Architecture,
+    AveragePooling,
+    BatchNormalisation,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling,
+    MaxPooling,
+    PlacedLayer,
+    initial_weights,
+)
+from smallcnn.commands import CommandError, say
+from smallcnn.config import Report, TrainingConfig
+from smallcnn.engines.base import create_engine, is_available
+from smallcnn.files import write_json
+from smallcnn.paths import ROOT, build_folder, changed_environment
+from smallcnn.report.chapter import training_configs, why_not_halide
+from smallcnn.report.notebook import read_network
+from smallcnn.report.parameters import published_values
+from smallcnn.runs import workers
+from smallcnn.study import APPROACHES, CHAPTERS
+from smallcnn.training import data_order, train
 
-APPROACHES = ("approach_1", "approach_2", "approach_3")
 SHARE = 5  # of an epoch is what is measured at a time, and then multiplied
 ROUNDS = 5
 POOL_EPOCHS = 4
@@ -47,72 +71,99 @@ RATIOS = {
 Measure = Callable[[], float]
 
 
-def measure_all(report: Report = print, rounds: int = ROUNDS) -> dict[str, Any]:
+def measure_all(
+    report: Report = say,
+    chapters: Sequence[str] = tuple(approach.name for approach in APPROACHES),
+    rounds: int = ROUNDS,
+) -> dict[str, Any]:
     """Measures every way that is installed here and returns what `build/benchmark.json` holds.
 
-    `seconds_per_epoch` has for each approach and way the median, minimum and maximum over the rounds; `ratios` are
-    quotients of medians; `halide` tells more of the fast engine.
+    `labels` are the names of the networks by chapter. `seconds_per_epoch` has for each chapter and way the median,
+    minimum and maximum over the rounds; `ratios` are quotients of medians; `halide` tells more of the fast engine.
+
+    Raises:
+        CommandError: if a chapter types no network; nothing has been measured then.
     """
-    ways = [way for way in WAYS if _is_installed(way)]
-    for way in WAYS.keys() - set(ways):
+    configs = {chapter: make_config(chapter) for chapter in chapters}
+    installed = [way for way in WAYS if _is_installed(way)]
+    for way in WAYS.keys() - set(installed):
         report(f"{way} is left out, because its package is not installed here")
-    has_halide = "halide_one_core" in ways
-    halide = {approach: describe_halide(approach) for approach in APPROACHES} if has_halide else {}
-    children = {way: Child(way) for way in ways}
-    seconds: dict[str, dict[str, list[float]]] = {approach: {} for approach in APPROACHES}
-    for number in range(rounds):
-        for approach in APPROACHES:
-            for way, child in children.items():
-                seconds[approach].setdefault(way, []).append(child.measure(approach))
-            if has_halide:
-                seconds[approach].setdefault("pool_all_cores", []).append(measure_pool(approach))
-        report(f"round {number + 1} of {rounds} is done")
-    for child in children.values():
-        child.stop()
-    medians = {approach: {way: median(values) for way, values in of.items()} for approach, of in seconds.items()}
+    ways = {chapter: [way for way in installed if _can_train(way, configs[chapter])] for chapter in chapters}
+    for chapter, possible in ways.items():
+        if left_out := set(installed) - set(possible):
+            report(f"{chapter}: {', '.join(sorted(left_out))} cannot train its network")
+    halide = {chapter: describe_halide(chapter) for chapter in chapters if "halide_one_core" in ways[chapter]}
+    children = {way: Child(way) for way in installed}
+    seconds: dict[str, dict[str, list[float]]] = {chapter: {} for chapter in chapters}
+    try:
+        for number in range(rounds):
+            for chapter, measured in seconds.items():
+                for way in ways[chapter]:
+                    measured.setdefault(way, []).append(children[way].measure(chapter))
+                if chapter in halide:
+                    measured.setdefault("pool_all_cores", []).append(measure_pool(chapter))
+            report(f"round {number + 1} of {rounds} is done")
+    finally:
+        for child in children.values():
+            child.stop()
+    medians = {
+        chapter: {way: median(values) for way, values in measured.items()} for chapter, measured in seconds.items()
+    }
     return {
         "machine": describe_machine(),
-        "protocol": {"rounds": rounds, "share_of_an_epoch": 1 / SHARE, "batch_size": _config("approach_1").batch_size},
+        "protocol": {
+            "rounds": rounds,
+            "share_of_an_epoch": 1 / SHARE,
+            "batch_size": next(iter(configs.values())).batch_size,
+        },
+        "labels": {chapter: CHAPTERS[chapter].label for chapter in chapters},
         "seconds_per_epoch": {
-            approach: {way: summarise(values) for way, values in of.items()} for approach, of in seconds.items()
+            chapter: {way: summarise(values) for way, values in measured.items()}
+            for chapter, measured in seconds.items()
         },
-        "operations_per_epoch": {approach: count_operations(_config(approach)) for approach in APPROACHES},
-        "ratios": {
-            approach: {name: of[way] / of[other] for name, (way, other) in RATIOS.items() if way in of and other in of}
-            for approach, of in medians.items()
-        },
+        "operations_per_epoch": {chapter: count_operations(config) for chapter, config in configs.items()},
+        "ratios": {chapter: ratios(by_way) for chapter, by_way in medians.items()},
         "halide": halide,
     }
 
 
-def measure_pool(approach: str) -> float:
-    """Trains a run on every core by the pool; returns elapsed seconds for each epoch that all of it finishes."""
+def ratios(seconds: Mapping[str, float]) -> dict[str, float]:
+    """How many times longer one way takes than another, for every ratio whose ways are both there."""
+    return {
+        name: seconds[way] / seconds[other]
+        for name, (way, other) in RATIOS.items()
+        if way in seconds and other in seconds
+    }
+
+
+def measure_pool(chapter: str) -> float:
+    """Trains a run on every core by the workers; returns elapsed seconds for each epoch that all of it finishes."""
     cores = len(_cores())
-    config = dataclasses.replace(_config(approach), engine="halide", epochs=POOL_EPOCHS)
+    config = dataclasses.replace(make_config(chapter), engine="halide", epochs=POOL_EPOCHS)
     configs = [dataclasses.replace(config, seed=seed) for seed in range(cores)]
     with changed_environment({"DASK_SCHEDULER_ADDRESS": ""}):
-        runs = list(pool.compute(configs, {}, lambda line: None))
+        runs = list(workers.compute(configs, {}, lambda line: None))
     # In the first epoch of one run, and in the last, another may not have begun yet or be over.
     return median(seconds for run in runs for seconds in run.epoch_seconds[1:-1]) / cores
 
 
-def describe_halide(approach: str) -> dict[str, Any]:
+def describe_halide(chapter: str) -> dict[str, Any]:
     """What else there is to know of the fast engine on one core: set-up, memory, and the seconds of every stage.
 
     `epoch_over_steps` compares epochs as `train` makes them with as many steps and a test pass by themselves. Stages
     are those of the compiler's profile, in seconds a step, with the floating-point operations of those that convolve.
     The profile is made with larger batches and scaled.
     """
-    details = json.loads(_run_child("details", approach))
-    profile = _run_child("profile", approach, HL_JIT_TARGET="host-profile")
-    steps = PROFILED_STEPS * PROFILED_BATCH / _config(approach).batch_size
+    details = json.loads(_run_child("details", chapter))
+    profile = _run_child("profile", chapter, HL_JIT_TARGET="host-profile")
+    steps = PROFILED_STEPS * PROFILED_BATCH / make_config(chapter).batch_size
     details |= {"stages": parse_profile(profile, steps), "profiled_batch": PROFILED_BATCH}
-    blocks = {layer.name: layer for layer in layers(_config(approach).architecture) if layer.prunable}
-    per_image = {name: 2 * layer.prunable * layer.output_shape[0] ** 2 for name, layer in blocks.items()}
-    for number, operations in enumerate(per_image.values(), start=1):
+    config = make_config(chapter)
+    convolutions = [layer for layer in config.architecture.placed if layer.kernel]
+    for number, layer in enumerate(convolutions, start=1):
         for stage in ("activation", "kernel_gradient", "input_gradient"):
             if (name := f"block_{number}_{stage}") in details["stages"]:
-                details["stages"][name]["operations"] = operations * _config(approach).batch_size
+                details["stages"][name]["operations"] = 2 * layer.multiply_adds * config.batch_size
     return details
 
 
@@ -155,9 +206,22 @@ def _cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
-def _config(approach: str) -> TrainingConfig:
-    """The published configuration, whatever engine then computes it."""
-    return training_configs(check_parameters(approach, {"engine": "tensorflow", "seeds": [0]}))[0]
+def make_config(chapter: str) -> TrainingConfig:
+    """The published configuration of the network that `chapter` types, whatever engine then computes it.
+
+    Raises:
+        CommandError: if there is no such chapter, or it types no network.
+    """
+    values = published_values(chapter) | {"engine": "tensorflow", "seeds": [0]}
+    architecture = read_network(chapter, values)
+    if architecture is None:
+        raise CommandError(f"{chapter} types no network that can be measured")
+    return training_configs(architecture, values)[0]
+
+
+def _can_train(way: str, config: TrainingConfig) -> bool:
+    """Whether the engine of a way knows all layers of the network."""
+    return not (way.startswith("halide") and why_not_halide(config.architecture))
 
 
 # --- Processes: one for each way ---
@@ -171,7 +235,7 @@ class Child:
         environment["HL_NUM_THREADS"] = str(len(_cores())) if way.endswith("all_cores") else "1"
         self._way = way
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "smallcnn.benchmark", way],
+            [sys.executable, "-m", "benchmarks.speed", "way", way],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -179,9 +243,9 @@ class Child:
             text=True,
         )
 
-    def measure(self, approach: str) -> float:
+    def measure(self, chapter: str) -> float:
         """Measures, and returns seconds an epoch."""
-        self._process.stdin.write(f"{approach}\n")
+        self._process.stdin.write(f"{chapter}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -190,13 +254,14 @@ class Child:
 
     def stop(self) -> None:
         """Ends the process."""
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it may have ended early
+            self._process.stdin.close()
         self._process.wait()
 
 
 def _run_child(*arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "smallcnn.benchmark", *arguments],
+        [sys.executable, "-m", "benchmarks.speed", *arguments],
         env=os.environ | {"HL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -211,17 +276,17 @@ def _measure_on_request(way: str) -> None:
     output = os.dup(1)
     os.dup2(2, 1)  # what libraries print does not belong between the results
     for line in sys.stdin:
-        approach = line.strip()
-        if is_new := approach not in prepared:
-            prepared[approach] = WAYS[way](_config(approach), way)
+        chapter = line.strip()
+        if is_new := chapter not in prepared:
+            prepared[chapter] = WAYS[way](make_config(chapter), way)
         if is_new or way != "article":
-            prepared[approach]()
-        os.write(output, f"{prepared[approach]()!r}\n".encode())
+            prepared[chapter]()
+        os.write(output, f"{prepared[chapter]()!r}\n".encode())
 
 
-def _print_details(approach: str) -> None:
+def _print_details(chapter: str) -> None:
     """What a child of its own tells of the Halide engine."""
-    config = dataclasses.replace(_config(approach), engine="halide", epochs=3)
+    config = dataclasses.replace(make_config(chapter), engine="halide", epochs=3)
     started = time.perf_counter()
     train_set, test_set = data.load_mnist()
     loaded = time.perf_counter()
@@ -250,12 +315,12 @@ def _print_details(approach: str) -> None:
     print(json.dumps(details))
 
 
-def _profile(approach: str) -> None:
+def _profile(chapter: str) -> None:
     """Computes gradients with a compiler that prints a profile after every call.
 
     The change of the weights is left out: with AVX-512 its few instructions crash when they are profiled.
     """
-    config = dataclasses.replace(_config(approach), engine="halide", batch_size=PROFILED_BATCH)
+    config = dataclasses.replace(make_config(chapter), engine="halide", batch_size=PROFILED_BATCH)
     engine = create_engine(config, data.load_mnist()[0], initial_weights(config.architecture, config.seed), {})
     for batch in data_order(config, 1)[:PROFILED_STEPS]:
         engine._compute_gradient(batch)
@@ -286,6 +351,8 @@ def _prepare_article(config: TrainingConfig, way: str) -> Measure:
     """The article's way: tf.data maps, caches, shuffles and batches example by example, and Keras fits."""
     import tensorflow as tf
     import tf_keras as keras
+
+    from smallcnn.models import build_model
 
     def dataset(part: data.Dataset, shuffled: bool) -> tf.data.Dataset:
         targets = np.eye(10, dtype=np.float32)[part.labels]
@@ -344,20 +411,42 @@ def _prepare_torch(config: TrainingConfig, way: str) -> Measure:
 
 
 def build_torch_model(architecture: Architecture) -> Any:
-    """The network as a PyTorch module that gives scores."""
+    """The network as a PyTorch module that gives scores, from images (n, 1, 28, 28) to (n, 10)."""
     from torch import nn
 
-    modules: list[Any] = []
-    channels = 1
-    for number, filters in enumerate(architecture.filters, start=1):
-        modules += [nn.Conv2d(channels, filters, 3), nn.ReLU(), nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01)]
-        modules += [nn.MaxPool2d(2)] if number in architecture.pool_after else []
-        modules += [nn.Dropout(architecture.dropout)] if number in architecture.dropout_after else []
-        channels = filters
-    modules += (
-        [nn.Flatten(), nn.LazyLinear(10)] if architecture.head == "dense" else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    )
-    return nn.Sequential(*modules)
+    without_softmax = architecture.placed[:-1]
+    return nn.Sequential(*map(_torch_layer, without_softmax))
+
+
+def _torch_layer(placed: PlacedLayer) -> Any:
+    from torch import nn
+
+    channels = placed.input_shape[-1]
+    match placed.layer:
+        case Convolution() as layer:
+            return nn.Conv2d(channels, layer.filters, layer.kernel_size, padding=layer.padding, bias=layer.use_bias)
+        case Activation(function="relu"):
+            return nn.ReLU()
+        case Activation(function="leaky_relu", slope=slope):
+            return nn.LeakyReLU(slope)
+        case BatchNormalisation() as layer:
+            kind = nn.BatchNorm2d if len(placed.input_shape) == 3 else nn.BatchNorm1d
+            normalisation = kind(channels, eps=layer.epsilon, momentum=1 - layer.momentum)
+            normalisation.weight.requires_grad_(layer.use_scale)
+            return normalisation
+        case MaxPooling(size=size):
+            return nn.MaxPool2d(size)
+        case AveragePooling(size=size):
+            return nn.AvgPool2d(size)
+        case Dropout(rate=rate):
+            return nn.Dropout(rate)
+        case Flatten():
+            return nn.Flatten()
+        case GlobalAveragePooling():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case Dense() as layer:
+            return nn.Linear(channels, layer.units, layer.use_bias)
+    raise TypeError(f"{placed.layer!r} has no PyTorch layer")
 
 
 def _prepare_ceiling(config: TrainingConfig, way: str) -> Measure:
@@ -386,13 +475,13 @@ def _prepare_ceiling(config: TrainingConfig, way: str) -> Measure:
 
 
 def count_operations(config: TrainingConfig) -> int:
-    """Floating-point operations of an epoch's convolutions and dense layer, its test pass included.
+    """Floating-point operations of an epoch's convolutions and dense layers, its test pass included.
 
     A training step goes through each layer three times, forward and for the gradients of kernel and input, but for
     the first layer, whose input is data.
     """
-    whole = count_multiply_adds(config.architecture)
-    first = next(layer.prunable * layer.output_shape[0] ** 2 for layer in layers(config.architecture) if layer.prunable)
+    whole = config.architecture.multiply_adds
+    first = next(layer.multiply_adds for layer in config.architecture.placed if layer.multiply_adds)
     return 2 * ((3 * whole - first) * config.train_examples + whole * data.TEST_EXAMPLES)
 
 
@@ -407,11 +496,32 @@ WAYS: Mapping[str, Callable[[TrainingConfig, str], Measure]] = {
 }
 
 
+def main() -> None:
+    """Measures, and writes `build/benchmark.json`; or does what a process for one way does."""
+    match sys.argv[1:]:
+        case ["details", chapter]:
+            _print_details(chapter)
+        case ["profile", chapter]:
+            _profile(chapter)
+        case ["way", way]:
+            _measure_on_request(way)
+        case chapters:
+            _measure_and_write(chapters or [approach.name for approach in APPROACHES])
+
+
+def _measure_and_write(chapters: Sequence[str]) -> None:
+    data.load_mnist()  # fetched once, here, before several processes want it
+    result = measure_all(say, chapters)
+    for chapter in chapters:
+        say(f"\n{chapter}, seconds an epoch, test pass included: median (minimum to maximum)")
+        for way, seconds in result["seconds_per_epoch"][chapter].items():
+            say(f"  {way:20} {seconds['median']:7.2f} ({seconds['minimum']:.2f} to {seconds['maximum']:.2f})")
+        for name, ratio in result["ratios"][chapter].items():
+            say(f"  {name:40} {ratio:5.2f}")
+    path = build_folder() / "benchmark.json"
+    write_json(path, result)
+    say(f"\n{path}")
+
+
 if __name__ == "__main__":
-    task, *rest = sys.argv[1:]
-    if task == "details":
-        _print_details(*rest)
-    elif task == "profile":
-        _profile(*rest)
-    else:
-        _measure_on_request(task)
+    sys.exit(commands.run(main))

@@ -90,7 +90,7 @@ def read_benchmark(name: str) -> dict[str, Any]:
     benchmark = read_measurement(name)
     labels = benchmark.get("labels", {})
     parts = {
-        part: {labels.get(chapter, chapter.replace("_", " ")): value for chapter, value in benchmark[part].items()}
+        part: {labels.get(chapter) or chapter.replace("_", " "): value for chapter, value in benchmark[part].items()}
         for part in BY_APPROACH
     }
     return benchmark | parts

@@ -19,6 +19,7 @@ from smallcnn.config import Report
 
 VARIABLE = "SMALLCNN_BROKER"  # host, port and password of the build's broker, in the environment of a notebook
 ANSWER_SECONDS = 120.0  # starting workers takes some
+POLL_SECONDS = 0.05  # how long a build may have to wait for its broker to end
 
 
 def is_there() -> bool:
@@ -89,7 +90,7 @@ def listening(report: Report, start_pool: Callable[[], str]) -> Iterator[str]:
             """A notebook that is gone needs no answer."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         try:
             yield f"127.0.0.1 {server.server_address[1]} {password}"
         finally:

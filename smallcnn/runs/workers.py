@@ -291,6 +291,8 @@ def _dask_settings() -> Iterator[None]:
     options = {
         "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
+        # Else a worker gets a second run in advance, which then goes before any longer one that is asked for meanwhile.
+        "distributed.scheduler.worker-saturation": 1.0,
         # Dask's workers look at themselves many times a second, for which they need the interpreter; measured: 5 %.
         "distributed.worker.profile.enabled": False,
         "distributed.admin.tick.interval": "1s",
@@ -338,7 +340,7 @@ def _compute_here(
 
     def report(line: str) -> None:
         epoch = line.epoch if isinstance(line, EpochLine) else 0
-        worker.log_event(topic, (key, epoch, line))
+        worker.log_event(topic, (key, epoch, str(line)))  # Dask sends plain strings only
 
     return train(config, parent, report)
 

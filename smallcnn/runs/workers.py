@@ -204,7 +204,9 @@ def _explained(error: Exception) -> Exception:
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, KilledWorker):
-        return WorkersError("worker after worker died over one run, for want of memory perhaps; the others are recorded")
+        return WorkersError(
+            "worker after worker died over one run, for want of memory perhaps; the others are recorded"
+        )
     return error
 
 
@@ -337,7 +339,7 @@ def _compute_here(
 
     def report(line: str) -> None:
         epoch = line.epoch if isinstance(line, EpochLine) else 0
-        worker.log_event(topic, (key, epoch, line))
+        worker.log_event(topic, (key, epoch, str(line)))  # Dask sends plain strings only
 
     return train(config, parent, report)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 from smallcnn import data
 from smallcnn.architecture import (
@@ -130,7 +130,7 @@ def test_published_networks_go_to_keras_and_come_back(name: str) -> None:
     build_and_read(PUBLISHED[name])
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, phases=[Phase.reuse, Phase.generate])  # models are slow to build, so failures stay as found
 @given(architecture=architectures())
 def test_any_network_goes_to_keras_and_comes_back(architecture: Architecture) -> None:
     build_and_read(architecture)

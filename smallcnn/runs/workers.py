@@ -204,9 +204,7 @@ def _explained(error: Exception) -> Exception:
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, KilledWorker):
-        return WorkersError(
-            "worker after worker died over one run, for want of memory perhaps; the others are recorded"
-        )
+        return WorkersError("worker after worker died over one run, for want of memory perhaps; the others are recorded")
     return error
 
 

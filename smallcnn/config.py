@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,9 @@ RECIPE_VERSIONS = {"halide": 3, "tensorflow": 1}
 
 ENGINES = tuple(RECIPE_VERSIONS)
 MOST_EPOCHS = 100_000
-# Batch normalisation starts its moving averages anew in every run, and keeps 99 % of them in a step. After fewer steps
-# they are still mostly what they started from.
-ENOUGH_STEPS = 500
+# Batch normalisation starts its moving averages anew in every run, and keeps most of them, usually 99 %, in a step. At
+# the end they should be what the images made of them but for this share: 0.7 %, after 500 steps.
+STARTING_SHARE = 0.99**500
 HISTORY = ("learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_correct")
 
 Report = Callable[[str], None]
@@ -228,12 +229,15 @@ class TrainingRun:
     def caution(self) -> str:
         """What must be said of a run of too few steps for its test accuracies; empty for any other."""
         momenta = [layer.momentum for layer in self.config.architecture.layers if layer.kind == "batch_normalisation"]
-        if not momenta or self.steps >= ENOUGH_STEPS:
+        momentum = max(momenta, default=0.0)
+        share = momentum**self.steps
+        if share <= STARTING_SHARE:
             return ""
+        enough = round(math.log(STARTING_SHARE) / math.log(momentum))
         return (
             f"only {self.steps} training steps: the moving averages of batch normalisation, which the test images are "
-            f"judged with, are still {100 * max(momenta) ** self.steps:.0f} % what they started from, so the test "
-            f"accuracy says little about the network; take more images or epochs, {ENOUGH_STEPS} steps or more"
+            f"judged with, are still {100 * share:.0f} % what they started from, so the test accuracy says little "
+            f"about the network; take more images or epochs, {enough} steps or more"
         )
 
     def model(self) -> Any:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from hypothesis import strategies as st
+
 from smallcnn.architecture import (
     CLASSES,
+    IMAGE_SIZE,
     Activation,
     Architecture,
+    AveragePooling,
     BatchNormalisation,
     Convolution,
     Dense,
@@ -50,3 +54,45 @@ PUBLISHED = {
     "approach_2": chain((4, 8, 16, 16, 10), (2,), 0.1, (3, 4, 5)),
     "approach_3": chain((2, 4, 8, 16, 10), (2,)),
 }
+
+hundredths = st.integers(1, 99).map(lambda count: count / 100)
+layers_anywhere = st.one_of(
+    st.just(Activation("relu")),
+    st.builds(Activation, st.just("leaky_relu"), hundredths),
+    st.builds(BatchNormalisation, st.booleans(), hundredths, hundredths),
+    st.just(BatchNormalisation()),
+    st.builds(Dropout, hundredths),
+)
+layers_of_maps = st.one_of(
+    st.builds(
+        Convolution,
+        st.integers(1, 12),
+        st.integers(1, 5),
+        padding=st.sampled_from(["valid", "same"]),
+        use_bias=st.booleans(),
+    ),
+    st.builds(MaxPooling, st.integers(2, 3)),
+    st.builds(AveragePooling, st.integers(2, 3)),
+    layers_anywhere,
+)
+layers_of_numbers = st.one_of(st.builds(Dense, st.integers(1, 12), st.booleans()), layers_anywhere)
+
+
+@st.composite
+def architectures(draw: st.DrawFn) -> Architecture:
+    """Any network of the vocabulary, of a few layers."""
+    layers: list[Layer] = []
+    shape: tuple[int, ...] = (IMAGE_SIZE, IMAGE_SIZE, 1)
+    for layer in [
+        *draw(st.lists(layers_of_maps, max_size=7)),
+        draw(st.sampled_from([Flatten(), GlobalAveragePooling()])),
+        *draw(st.lists(layers_of_numbers, max_size=4)),
+    ]:
+        try:
+            shape = layer.output_shape(shape)
+        except ValueError:  # no pixels are left for it
+            continue
+        layers.append(layer)
+    if shape != (CLASSES,):
+        layers.append(draw(st.builds(Dense, st.just(CLASSES), st.booleans())))
+    return Architecture((*layers, Activation("softmax")))

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallcnn.models import PUBLISHED, convolution_kernels, count_prunable, count_trainable, initial_weights
+from smallcnn.architecture import convolution_kernels, initial_weights
+from smallcnn.config import TrainingConfig
 from smallcnn.pruning import (
     global_magnitude_masks,
     layer_magnitude_masks,
     pruned_count,
     pruned_fractions,
-    round_configs,
     surviving_counts,
 )
-from smallcnn.training import TrainingConfig
+from tests.networks import PUBLISHED
 
 Arrays = dict[str, np.ndarray]
 
@@ -68,8 +68,8 @@ def test_the_article_prunes_20_and_then_44_72_percent_of_the_survivors() -> None
 
 
 def test_each_round_of_the_article_has_its_counts() -> None:
-    prunable = count_prunable(PUBLISHED["approach_2"])
-    trainable = count_trainable(PUBLISHED["approach_2"])
+    prunable = PUBLISHED["approach_2"].prunable
+    trainable = PUBLISHED["approach_2"].trainable
     schedule = pruned_fractions("article", 0.2, 2)
     surviving = surviving_counts(prunable, schedule)
     assert surviving == [5220, 4176, 2309]
@@ -240,8 +240,8 @@ def test_a_bad_schedule_is_refused_by_name_and_value(
 
 
 def test_an_experiment_is_a_chain_of_runs_that_differ_in_their_pruning_only(config: TrainingConfig) -> None:
-    configs = round_configs(config, "article", 0.2, 2)
-    assert [len(one.pruned_fractions) for one in configs] == [0, 1, 2]
+    configs = config.rounds(pruned_fractions("article", 0.2, 2))
+    assert [one.pruned_fractions for one in configs] == [(), (0.2,), (0.2, 0.2**0.5)]
     assert configs[0] == config
     assert [one.parent for one in configs] == [None, configs[0], configs[1]]
     assert all(dataclasses.replace(one, pruned_fractions=()) == config for one in configs)

@@ -14,11 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smallcnn import data, training
-from smallcnn.models import PUBLISHED, Architecture, convolution_kernels, initial_weights
-from smallcnn.pruning import round_configs
-from smallcnn.training import Callbacks, TrainingConfig, TrainingRun, cross_entropy, data_order
+from smallcnn import config as configuration
+from smallcnn import data
+from smallcnn.architecture import (
+    Activation,
+    Architecture,
+    BatchNormalisation,
+    Dense,
+    Flatten,
+    convolution_kernels,
+    initial_weights,
+)
+from smallcnn.config import TrainingConfig, TrainingRun
+from smallcnn.pruning import pruned_fractions
+from smallcnn.training import Callbacks, cross_entropy, data_order
 from tests.conftest import FakeTraining, assert_same_arrays
+from tests.networks import PUBLISHED, chain
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -37,6 +48,12 @@ OTHER_VALUES = {
     "pruned_fractions": (0.2,),
     "gradual_sparsity": 0.5,
     "gradual_epochs": 1,
+}
+OTHER_OPTIONS = {
+    "convolution": {"kernel_size": 2, "padding": "same", "use_bias": False},
+    "batch_normalisation": {"use_scale": False, "momentum": 0.9, "epsilon": 0.01},
+    "max_pooling": {"size": 3},
+    "dropout": {"rate": 0.2},
 }
 
 
@@ -158,13 +175,13 @@ def test_the_ends_of_a_range_are_allowed(config: TrainingConfig, name: str, valu
 
 def test_the_key_of_a_configuration_never_changes(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Published runs are found by their keys, so a change of how keys are made would orphan every one of them."""
-    monkeypatch.setitem(training.RECIPE_VERSIONS, config.engine, 1)
-    assert config.key == "3014cf1770963235"
+    monkeypatch.setitem(configuration.RECIPE_VERSIONS, config.engine, 1)
+    assert config.key == "a673ab05c3f1c0ef"
 
 
 def test_every_field_is_part_of_the_key(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "ENGINES", (*training.ENGINES, "another"))
-    monkeypatch.setitem(training.RECIPE_VERSIONS, "another", config.recipe_version)
+    monkeypatch.setattr(configuration, "ENGINES", (*configuration.ENGINES, "another"))
+    monkeypatch.setitem(configuration.RECIPE_VERSIONS, "another", config.recipe_version)
     assert OTHER_VALUES.keys() == {field.name for field in dataclasses.fields(TrainingConfig)}
     keys = {name: change(config, **{name: value}).key for name, value in OTHER_VALUES.items()}
     keys["gradual_sparsity, once more"] = change(config, gradual_sparsity=0.6).key
@@ -182,15 +199,26 @@ def test_every_field_is_part_of_the_key(config: TrainingConfig, monkeypatch: pyt
         ("head", "dense"),
     ],
 )
-def test_every_field_of_the_architecture_is_part_of_the_key(config: TrainingConfig, name: str, value: Any) -> None:
-    other = dataclasses.replace(config.architecture, **{name: value})
-    assert change(config, architecture=other).key != config.key
+def test_every_layer_of_the_architecture_is_part_of_the_key(config: TrainingConfig, name: str, value: Any) -> None:
+    approach_2 = {"filters": (4, 8, 16, 16, 10), "pool_after": (2,), "dropout": 0.1, "dropout_after": (3, 4, 5)}
+    assert change(config, architecture=chain(**approach_2)).key == config.key
+    assert change(config, architecture=chain(**approach_2 | {name: value})).key != config.key
+
+
+def test_every_option_of_a_layer_is_part_of_the_key(config: TrainingConfig) -> None:
+    keys = {config.key}
+    for position, layer in enumerate(config.architecture.layers):
+        for name, value in OTHER_OPTIONS.get(layer.kind, {}).items():
+            layers = list(config.architecture.layers)
+            layers[position] = dataclasses.replace(layer, **{name: value})
+            keys.add(change(config, architecture=Architecture(tuple(layers))).key)
+    assert len(keys) == 1 + 5 * 3 + 5 * 3 + 1 + 3
 
 
 def test_recipe_and_data_are_part_of_the_key(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     key = config.key
     with monkeypatch.context() as patch:
-        patch.setitem(training.RECIPE_VERSIONS, config.engine, config.recipe_version + 1)
+        patch.setitem(configuration.RECIPE_VERSIONS, config.engine, config.recipe_version + 1)
         assert config.key != key
     with monkeypatch.context() as patch:
         patch.setattr(data, "FINGERPRINT", "other data")
@@ -201,11 +229,28 @@ def test_recipe_and_data_are_part_of_the_key(config: TrainingConfig, monkeypatch
 def test_lists_and_whole_numbers_give_the_same_key_as_tuples_and_floats(config: TrainingConfig) -> None:
     as_tuples = change(config, pruned_fractions=(0.2, 0.5), early_stopping_baseline=1.0)
     as_lists = change(config, pruned_fractions=[0.2, 0.5], early_stopping_baseline=1)
-    architecture = config.architecture
-    from_lists = Architecture(list(architecture.filters), [2], 0.1, [5, 4, 3], "pooled")
+    from_lists = Architecture(list(config.architecture.layers))
     assert as_lists == as_tuples
     assert as_lists.key == as_tuples.key
     assert change(config, architecture=from_lists).key == config.key
+
+
+def test_settings_at_their_defaults_are_left_out_so_that_a_new_one_changes_no_key(config: TrainingConfig) -> None:
+    assert config.to_json() == {
+        "architecture": config.architecture.to_json(),
+        "seed": 0,
+        "epochs": 2,
+        "batch_size": 125,
+        "learning_rate": 0.01,
+        "early_stopping_patience": 10,
+        "early_stopping_baseline": 0.98,
+        "plateau_patience": 4,
+        "plateau_factor": 0.5,
+        "train_examples": 1000,
+        "engine": "tensorflow",
+    }
+    pruned = change(config, pruned_fractions=(0.2,))
+    assert pruned.to_json() == config.to_json() | {"pruned_fractions": [0.2]}
 
 
 def test_the_key_can_name_a_folder(config: TrainingConfig) -> None:
@@ -223,7 +268,7 @@ def test_a_configuration_survives_json(seed: int, learning_rate: float, fraction
     config = TrainingConfig(
         PUBLISHED[name], seed, 40, 125, learning_rate, 10, 0.98, 4, 0.5, 60_000, "tensorflow", tuple(fractions)
     )
-    again = TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    again = TrainingConfig.from_json(json.loads(json.dumps(config.to_json())))
     assert again == config
     assert hash(again) == hash(config)
     assert again.key == config.key
@@ -231,11 +276,21 @@ def test_a_configuration_survives_json(seed: int, learning_rate: float, fraction
 
 def test_an_unknown_field_is_refused(config: TrainingConfig) -> None:
     with pytest.raises(TypeError, match="epoch"):
-        TrainingConfig.from_dict({**config.to_dict(), "epoch": 3})
+        TrainingConfig.from_json({**config.to_json(), "epoch": 3})
 
 
-def test_every_field_has_a_sentence_of_help() -> None:
-    assert all(field.metadata["help"] for field in dataclasses.fields(TrainingConfig))
+def test_a_network_without_convolutions_has_nothing_to_prune(config: TrainingConfig) -> None:
+    architecture = Architecture((Flatten(), Dense(10), Activation("softmax")))
+    assert change(config, architecture=architecture).architecture.prunable == 0
+    for pruning in ({"pruned_fractions": (0.2,)}, {"gradual_sparsity": 0.5}):
+        with pytest.raises(ValueError, match="without convolutions cannot be pruned"):
+            change(config, architecture=architecture, **pruning)
+
+
+def test_every_field_has_a_sentence_in_the_docstring() -> None:
+    assert TrainingConfig.__doc__
+    for field in dataclasses.fields(TrainingConfig):
+        assert f" {field.name}: " in TrainingConfig.__doc__, field.name
 
 
 def test_the_parent_of_a_pruned_run_is_the_round_before(config: TrainingConfig) -> None:
@@ -423,15 +478,38 @@ def test_a_run_keeps_the_best_epoch(config: TrainingConfig, fake_training: FakeT
 def test_a_run_has_one_row_of_history_an_epoch(config: TrainingConfig, fake_training: FakeTraining) -> None:
     fake_training.accuracies = [0.5, 0.5, 0.5, 0.75]
     run = fake_training(change(config, epochs=4, plateau_patience=2))
-    assert run.history["test_accuracy"] == [0.5, 0.5, 0.5, 0.75]
-    assert run.history["test_correct"] == [100, 100, 100, 150]
-    assert run.history["learning_rate"] == [0.01, 0.01, 0.01, 0.005] == fake_training.engine.learning_rates
-    assert run.history["train_loss"] == pytest.approx([1 / 3, 1 / 6, 1 / 9, 1 / 12])
-    assert run.history["train_accuracy"] == [0.5] * 4
-    assert run.history["test_loss"][3] == pytest.approx(-(0.75 * math.log(0.91) + 0.25 * math.log(0.01)), rel=1e-5)
+    history = run.history.to_dict("list")
+    assert list(run.history.index) == [1, 2, 3, 4]
+    assert run.history.index.name == "epoch"
+    assert list(history) == list(configuration.HISTORY)
+    assert history["test_accuracy"] == [0.5, 0.5, 0.5, 0.75]
+    assert history["test_correct"] == [100, 100, 100, 150]
+    assert history["learning_rate"] == [0.01, 0.01, 0.01, 0.005] == fake_training.engine.learning_rates
+    assert history["train_loss"] == pytest.approx([1 / 3, 1 / 6, 1 / 9, 1 / 12])
+    assert history["train_accuracy"] == [0.5] * 4
+    assert run.history["test_loss"][4] == pytest.approx(-(0.75 * math.log(0.91) + 0.25 * math.log(0.01)), rel=1e-5)
     assert [len(wrong) for wrong in run.misclassified] == [100, 100, 100, 50]
     assert len(run.epoch_seconds) == len(fake_training.lines) == 4
     assert sum(run.epoch_seconds) <= run.seconds
+
+
+def test_a_run_of_too_few_steps_for_its_moving_averages_says_so(finished_run: TrainingRun) -> None:
+    assert finished_run.steps == 16
+    assert finished_run.caution.startswith("only 16 training steps: the moving averages of batch normalisation")
+    assert "are still 85 % what they started from" in finished_run.caution
+    assert finished_run.caution.endswith("500 steps or more")
+
+    def with_steps(steps: int, architecture: Architecture) -> TrainingRun:
+        config = change(finished_run.config, architecture=architecture, train_examples=steps, batch_size=1)
+        return dataclasses.replace(finished_run, config=config, best_epoch=1)
+
+    usual = finished_run.config.architecture
+    assert "499 training steps" in with_steps(499, usual).caution
+    assert with_steps(500, usual).caution == ""
+    slow = Architecture((BatchNormalisation(momentum=0.999), *usual.layers))
+    assert with_steps(5000, slow).caution.endswith("5023 steps or more")
+    assert with_steps(5023, slow).caution == ""
+    assert with_steps(10, Architecture((Flatten(), Dense(10), Activation("softmax")))).caution == ""
 
 
 def test_a_run_stops_early(config: TrainingConfig, fake_training: FakeTraining) -> None:
@@ -478,7 +556,7 @@ def test_each_round_rewinds_its_survivors_and_zeroes_the_rest(
 ) -> None:
     initial = convolution_kernels(initial_weights(config.architecture, config.seed))
     run, masks_before = None, {name: np.ones(kernel.shape, np.float32) for name, kernel in initial.items()}
-    for one, survivors in zip(round_configs(config, "article", 0.2, 2), [5220, 4176, 2309], strict=True):
+    for one, survivors in zip(config.rounds(pruned_fractions("article", 0.2, 2)), [5220, 4176, 2309], strict=True):
         parent, run = run, fake_training(one, run)
         kernels = convolution_kernels(run.weights)
         assert sum(np.count_nonzero(kernel) for kernel in kernels.values()) == survivors

@@ -1,6 +1,6 @@
 """Both engines still give the losses that were recorded for this recipe.
 
-`python -m tests.test_recorded_losses` records them anew, after RECIPE_VERSIONS were raised.
+`python -m tests.engines.test_recorded_losses` records them anew, after RECIPE_VERSIONS were raised.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from pathlib import Path
 import pytest
 
 from smallcnn import data
-from smallcnn.models import PUBLISHED, Architecture
-from smallcnn.training import ENGINES, RECIPE_VERSIONS, is_available, train
+from smallcnn.config import ENGINES, RECIPE_VERSIONS
+from smallcnn.engines.base import is_available
+from smallcnn.training import train
 from tests.conftest import SMALL_CONFIG
+from tests.networks import PUBLISHED, chain
 
 RECORDED_LOSSES = Path(__file__).with_name("recorded_losses.json")
-ADVICE = "raise RECIPE_VERSIONS in smallcnn/training.py, then run: python -m tests.test_recorded_losses"
+ADVICE = "raise RECIPE_VERSIONS in smallcnn/config.py, then run: python -m tests.engines.test_recorded_losses"
 # Rounding differs between processors, and training makes it grow from epoch to epoch.
 TOLERANCES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 # Between them they use every kind of layer.
 NETWORKS = {
     "pooled head": PUBLISHED["approach_2"],
-    "dense head": Architecture((4, 8), pool_after=(1, 2), dropout=0.1, dropout_after=(2,), head="dense"),
+    "dense head": chain((4, 8), pool_after=(1, 2), dropout=0.1, dropout_after=(2,), head="dense"),
 }
 
 
 def measure_losses(engine: str, network: str) -> list[float]:
     """The training losses of the first five epochs of a small run."""
     config = dataclasses.replace(SMALL_CONFIG, architecture=NETWORKS[network], epochs=5, engine=engine)
-    return train(config, report=lambda line: None).history["train_loss"]
+    return train(config, report=lambda line: None).history["train_loss"].tolist()
 
 
 def use_small_test_set(patch: pytest.MonkeyPatch) -> None:

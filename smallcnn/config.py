@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smallcnn import data, pruning
-from smallcnn.architecture import Architecture, Weights, without_defaults
+from smallcnn.architecture import Architecture, BatchNormalisation, Dropout, Weights, without_defaults
 from smallcnn.checks import check_choice, check_fraction, check_integer, check_number
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class TrainingConfig:
     @property
     def label(self) -> str:
         """A few words that tell this run from its neighbours, for progress lines."""
-        rates = {layer.rate for layer in self.architecture.layers if layer.kind == "dropout" and layer.rate > 0}
+        rates = {layer.rate for layer in self.architecture.layers if isinstance(layer, Dropout)} - {0.0}
         extra = "".join(f", dropout {100 * rate:g} %" for rate in sorted(rates))
         extra += f", pruning round {len(self.pruned_fractions)}" if self.pruned_fractions else ""
         extra += f", gradual to {100 * self.gradual_sparsity:.1f} %" if self.gradual_sparsity else ""
@@ -170,7 +170,8 @@ class TrainingConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON values; a setting at its default is left out, so that a new one changes no key."""
-        return json.loads(json.dumps(without_defaults(self) | {"architecture": self.architecture.to_json()}))
+        values = without_defaults(self) | {"architecture": self.architecture.to_json()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def __repr__(self) -> str:
         settings = f"{self.epochs} epochs at most, learning rate {self.learning_rate:g}, {self.engine}"
@@ -227,7 +228,7 @@ class TrainingRun:
     @property
     def caution(self) -> str:
         """What must be said of a run of too few steps for its test accuracies; empty for any other."""
-        momenta = [layer.momentum for layer in self.config.architecture.layers if layer.kind == "batch_normalisation"]
+        momenta = [layer.momentum for layer in self.config.architecture.layers if isinstance(layer, BatchNormalisation)]
         if not momenta or self.steps >= ENOUGH_STEPS:
             return ""
         return (

@@ -249,4 +249,5 @@ def read_results(chapter: str) -> dict[str, Any]:
     path = results_file(chapter)
     if not path.exists():
         raise FileNotFoundError(f"{chapter} has no results yet; run its notebook first, or `make book`")
-    return json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

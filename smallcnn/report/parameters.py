@@ -128,7 +128,7 @@ def parse_value(name: str, text: str) -> Any:
         if type_name == "list[int]":
             inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
             return [_parse_int(part) for part in inside.split(",")] if inside else []
-        value = {"int": _parse_int, "float": _parse_float, "str": str}[type_name](text)
+        value = _parse_int(text) if type_name == "int" else _parse_float(text) if type_name == "float" else text
     except ValueError:
         raise ParameterError(_type_message(name, text)) from None
     if not _has_type(value, type_name):

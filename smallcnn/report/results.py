@@ -98,7 +98,11 @@ def claims(found: Mapping[str, tuple[str, Verdict | str]]) -> pd.DataFrame:
     return _frame(
         "claims",
         [
-            {"the_article": claim, "measured_here": measured, "verdict": VERDICTS.get(verdict, verdict)}
+            {
+                "the_article": claim,
+                "measured_here": measured,
+                "verdict": verdict if isinstance(verdict, str) else VERDICTS[verdict],
+            }
             for claim, (measured, verdict) in found.items()
         ],
     )

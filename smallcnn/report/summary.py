@@ -230,14 +230,14 @@ def article_numbers(results: Results) -> str:
     before, *later = results[study.PRUNING.name]["rounds"]
     rows.append(("pruning: prunable kernel weights", f"{study.ARTICLE_PRUNABLE:,}", f"{before['prunable']:,}"))
     for row in later:
-        if article := study.ARTICLE_ROUNDS.get(row["round"]):
+        if said := study.ARTICLE_ROUNDS.get(row["round"]):
             name = f"pruning, round {row['round']}"
             rows += [
-                (f"{name}: pruned in the round", f"{article.pruned:,}", f"{before['remaining'] - row['remaining']:,}"),
-                (f"{name}: pruned in all", article.pruned_share, percent(row["pruned_fraction"])),
-                (f"{name}: surviving kernel weights", f"{article.remaining:,}", f"{row['remaining']:,}"),
-                (f"{name}: trainable parameters left", f"{article.trainable:,}", f"{row['trainable_remaining']:,}"),
-                (f"{name}: best test accuracy", article.accuracy, spread(row["best_test_accuracies"])),
+                (f"{name}: pruned in the round", f"{said.pruned:,}", f"{before['remaining'] - row['remaining']:,}"),
+                (f"{name}: pruned in all", said.pruned_share, percent(row["pruned_fraction"])),
+                (f"{name}: surviving kernel weights", f"{said.remaining:,}", f"{row['remaining']:,}"),
+                (f"{name}: trainable parameters left", f"{said.trainable:,}", f"{row['trainable_remaining']:,}"),
+                (f"{name}: best test accuracy", said.accuracy, spread(row["best_test_accuracies"])),
             ]
         before = row
     return tables.table(("number", "the article", "here"), rows)

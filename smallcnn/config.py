@@ -159,7 +159,7 @@ class TrainingConfig:
         ]
 
     def pruned_gradually(self, fractions: Sequence[float], epochs: int) -> TrainingConfig:
-        """The run that prunes each kernel by itself, over `epochs`, until it is as sparse as after rounds of `fractions`."""
+        """The run that prunes each kernel by itself, over `epochs`, until it is as sparse as after these rounds."""
         counts = pruning.surviving_counts(self.architecture.prunable, tuple(fractions))
         return dataclasses.replace(self, gradual_sparsity=1 - counts[-1] / counts[0], gradual_epochs=epochs)
 

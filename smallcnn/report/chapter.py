@@ -1,4 +1,4 @@
-"""A chapter while its notebook runs: its parameters as used, the runs that they ask for, its results for other pages."""
+"""A chapter while its notebook runs: its parameters as used, the runs they ask for, its results for other pages."""
 
 from __future__ import annotations
 

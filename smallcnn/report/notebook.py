@@ -62,7 +62,7 @@ def notebook_values(chapter: str) -> dict[str, Any]:
 
 
 def edited_values(chapter: str) -> dict[str, Any]:
-    """What the notebook's own parameters cell sets otherwise than published, after somebody saved an experiment in it."""
+    """What the notebook's own parameters cell sets otherwise than published: an experiment that somebody saved."""
     published = published_values(chapter)
     return {name: value for name, value in notebook_values(chapter).items() if value != published[name]}
 

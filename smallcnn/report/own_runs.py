@@ -15,7 +15,6 @@ from smallcnn.report.tables import percent
 from smallcnn.runs.records import DamagedRun, load_run
 from smallcnn.study import CHAPTERS
 
-
 KEY = re.compile(r'"([0-9a-f]{16})"')
 
 
@@ -66,7 +65,7 @@ def remove(keys: Sequence[str]) -> None:
 
 
 def publish() -> None:
-    """Moves the runs that the book uses with published values to `runs/`; names the published ones that it does not use.
+    """Moves the runs that the book uses as published to `runs/`, and names the published ones that it does not use.
 
     Raises:
         CommandError: if the book is not built as published.

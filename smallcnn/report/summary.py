@@ -177,10 +177,11 @@ def meaning(results: Results) -> Markdown:
     listed = [network for network in designs(results) if network.is_listed]
     smallest, largest = (pick(listed, key=lambda network: network.trainable) for pick in (min, max))
     best = max(listed, key=lambda network: network.mean)
+    share = percent(smallest.trainable / largest.trainable, 0)
     text = (
-        f"Of the {len(listed)} designs the smallest, {smallest.name}, has "
-        f"{100 * smallest.trainable / largest.trainable:.0f} % of the trainable parameters of the largest, {largest.name}."
-        f" The most accurate on average is {best.name}; it classifies {percent(1 - best.mean)} of the images wrongly"
+        f"Of the {len(listed)} designs the smallest, {smallest.name}, has {share} of the trainable parameters of the "
+        f"largest, {largest.name}. The most accurate on average is {best.name}; it classifies {percent(1 - best.mean)} "
+        "of the images wrongly"
     )
     return Markdown(f"{text}." if best == smallest else f"{text}, {smallest.name} {percent(1 - smallest.mean)}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,10 @@ from smallcnn.runs import broker
 from smallcnn.runs.records import is_recorded
 
 SETTINGS = tuple(study.TRAINING.keys() - {"seeds", "engine"})
+
+# For each chapter the notebook's last `model`, and the network's parameters when it was typed. It outlives a `Chapter`,
+# because a notebook that changes its parameters makes a new one before it types the network anew.
+_typed: dict[str, tuple[Any, dict[str, Any]]] = {}
 
 
 def training_configs(architecture: Architecture, values: Mapping[str, Any]) -> list[TrainingConfig]:
@@ -79,7 +84,6 @@ class Chapter:
         self.name = name
         self.published = published_values(name)
         self._variables = variables
-        self._typed: tuple[Any, dict[str, Any]] = (None, {})
         set_up()
         shell = get_ipython()
         if shell is not None:
@@ -107,9 +111,9 @@ class Chapter:
     def _note_model(self) -> None:
         """Remembers with which parameters the notebook's present `model` was typed."""
         model = self._variables.get("model")
-        if model is not None and model is not self._typed[0]:
+        if model is not None and model is not _typed.get(self.name, (None,))[0]:
             values = {name: self._variables.get(name) for name in study.NETWORK_PARAMETERS if name in self.published}
-            self._typed = (model, values)
+            _typed[self.name] = model, copy.deepcopy(values)  # a list may be changed in its place
 
     def configs(self, model: Any, **changes: Any) -> list[TrainingConfig]:
         """What to train: `model` with the chapter's parameters, once for each seed.
@@ -125,7 +129,7 @@ class Chapter:
         from smallcnn.models import read_architecture
 
         values = self.parameters | changes
-        typed_model, typed_values = self._typed
+        typed_model, typed_values = _typed.get(self.name, (None, {}))
         if model is typed_model:
             stale = [name for name, value in typed_values.items() if value != values[name]]
             if stale:

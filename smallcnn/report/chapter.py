@@ -123,12 +123,14 @@ class Chapter:
             changes: parameters that differ for these runs.
 
         Raises:
-            ParameterError: if the network's parameters have changed since `model` was typed from them.
+            ParameterError: if a change is none of a parameter of the chapter, or the network's parameters have changed
+                since `model` was typed from them.
             ValueError, TypeError: if `model` is outside the vocabulary.
         """
         from smallcnn.models import read_architecture
 
         values = self.parameters | changes
+        check_values(self.name, values)
         typed_model, typed_values = _typed.get(self.name, (None, {}))
         if model is typed_model:
             stale = [name for name, value in typed_values.items() if value != values[name]]

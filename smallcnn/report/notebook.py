@@ -55,7 +55,7 @@ def notebook_values(chapter: str) -> dict[str, Any]:
             ) if name in known:
                 try:
                     values[name] = ast.literal_eval(value)
-                except ValueError:
+                except (ValueError, TypeError):
                     text = ast.unparse(value)
                     raise ParameterError(f"{chapter}: parameter {name} is {text}; expected a plain value") from None
     return values

@@ -48,7 +48,8 @@ def made_up_run(
         config=config,
         history=history_frame(columns),
         misclassified=[
-            sorted(((images // 7) * epoch + np.arange(images - right)) % images) for epoch, right in enumerate(correct)
+            sorted((((images // 7) * epoch + np.arange(images - right)) % images).tolist())
+            for epoch, right in enumerate(correct)
         ],
         best_epoch=max(range(first, len(accuracies)), key=accuracies.__getitem__) + 1,
         predicted_classes=np.zeros(images, np.uint8),

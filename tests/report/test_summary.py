@@ -190,7 +190,7 @@ def test_networks_are_held_against_each_other_by_the_seeds_that_both_have(result
     rows = {(what, against): row for what, against, *row in cells_of(to_markdown(summary.differences(results)))[1:]}
     assert plain(rows["approach 3", "approach 1"]) == ["2", "−0.24 ± 0.25", "undecided"]
     assert plain(rows[LAST, "approach 2"]) == ["1", "−0.22", "undecided"]  # seed 0 of each: 99.19 and 99.41
-    assert plain(rows[LAST, "approach 3"]) == ["2", "+0.20 ± 0.51", "undecided"]
+    assert plain(rows[LAST, "approach 3"]) == ["2", "+0.20 ± 0.25", "undecided"]
     assert plain(rows[LAST, "approach 3 with dropout"]) == ["1", "+1.21", "undecided"]
 
 
@@ -331,7 +331,9 @@ def test_generated_parts_are_the_same_each_time(results: Results) -> None:
 
 
 def test_a_new_approach_is_in_every_generated_part(with_approach_4: Results) -> None:
-    for name, content in summary.generated_parts(with_approach_4).items():
+    parts = summary.generated_parts(with_approach_4)
+    assert b"#123456" in parts.pop("summary.svg")  # where text is drawn as curves
+    for name, content in parts.items():
         assert re.search(rb"approach.4", content), name
 
 

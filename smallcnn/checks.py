@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,10 +32,15 @@ def check_integers(name: str, values: Any, minimum: int, maximum: int | None = N
     return tuple(check_integer(f"a value in {name}", value, minimum, maximum) for value in values)
 
 
+def is_finite(number: float) -> bool:
+    """Whether a number, which may be a whole one of any length, is a finite one for a computer."""
+    return abs(number) <= sys.float_info.max
+
+
 def check_number(name: str, value: Any) -> float:
     """Returns `value` as a float if it is a finite number, else raises TypeError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{name} is {value!r}; expected a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value):
+        raise TypeError(f"{name} is {quote(value)}; expected a finite number")
     return float(value)
 
 

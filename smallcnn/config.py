@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smallcnn import data, pruning
-from smallcnn.architecture import Architecture, Weights, without_defaults
+from smallcnn.architecture import Architecture, BatchNormalisation, Dropout, Weights, without_defaults
 from smallcnn.checks import check_choice, check_fraction, check_integer, check_number
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class TrainingConfig:
     @property
     def label(self) -> str:
         """A few words that tell this run from its neighbours, for progress lines."""
-        rates = {layer.rate for layer in self.architecture.layers if layer.kind == "dropout" and layer.rate > 0}
+        rates = {layer.rate for layer in self.architecture.layers if isinstance(layer, Dropout)} - {0.0}
         extra = "".join(f", dropout {100 * rate:g} %" for rate in sorted(rates))
         extra += f", pruning round {len(self.pruned_fractions)}" if self.pruned_fractions else ""
         extra += f", gradual to {100 * self.gradual_sparsity:.1f} %" if self.gradual_sparsity else ""
@@ -160,7 +160,7 @@ class TrainingConfig:
         ]
 
     def pruned_gradually(self, fractions: Sequence[float], epochs: int) -> TrainingConfig:
-        """The run that prunes each kernel by itself, over `epochs`, until it is as sparse as after rounds of `fractions`."""
+        """The run that prunes each kernel by itself, over `epochs`, until it is as sparse as after these rounds."""
         counts = pruning.surviving_counts(self.architecture.prunable, tuple(fractions))
         return dataclasses.replace(self, gradual_sparsity=1 - counts[-1] / counts[0], gradual_epochs=epochs)
 
@@ -171,7 +171,8 @@ class TrainingConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON values; a setting at its default is left out, so that a new one changes no key."""
-        return json.loads(json.dumps(without_defaults(self) | {"architecture": self.architecture.to_json()}))
+        values = without_defaults(self) | {"architecture": self.architecture.to_json()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def __repr__(self) -> str:
         settings = f"{self.epochs} epochs at most, learning rate {self.learning_rate:g}, {self.engine}"
@@ -228,7 +229,7 @@ class TrainingRun:
     @property
     def caution(self) -> str:
         """What must be said of a run of too few steps for its test accuracies; empty for any other."""
-        momenta = [layer.momentum for layer in self.config.architecture.layers if layer.kind == "batch_normalisation"]
+        momenta = [layer.momentum for layer in self.config.architecture.layers if isinstance(layer, BatchNormalisation)]
         momentum = max(momenta, default=0.0)
         share = momentum**self.steps
         if share <= STARTING_SHARE:

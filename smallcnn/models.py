@@ -96,7 +96,7 @@ def _check_origin(model: Any) -> None:
         raise ValueError("the model does not know its input; begin it with keras.Input((28, 28, 1))")
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """What went wrong while layers were typed, in one line: Keras' own words, or shorter ones where it has many."""
     text = " ".join(str(error).split())
     if "must be an instance of class Layer" in text and "keras.src" in text and "tf_keras" not in text:
@@ -232,8 +232,11 @@ def build_model(architecture: Architecture) -> Any:
     placed = list(architecture.placed)
     while placed:
         current, activation = placed.pop(0), "linear"
-        if isinstance(current.layer, Convolution | Dense) and placed and placed[0].layer in FOLDED.values():
-            activation = placed.pop(0).layer.function
+        if isinstance(current.layer, Convolution | Dense) and placed:
+            following = placed[0].layer
+            if isinstance(following, Activation) and following.function in FOLDED:
+                activation = following.function
+                del placed[0]
         model.add(_build_layer(current.layer, activation, current.name.replace("/", "_")))
     return model
 

@@ -28,7 +28,7 @@ class Parameter:
     type: str
     help: str
     unit: str = ""
-    minimum: int | None = None
+    minimum: int = 0
     maximum: int | str | None = None
     open_below: bool = False
     open_above: bool = False

@@ -1,1 +1,1 @@
-"""What the pages show: parameters, results with their uncertainty, tables, figures, and the parts that are generated."""
+"""What the pages show: parameters, results with their uncertainty, tables, figures, and generated parts."""

@@ -1,7 +1,8 @@
-"""A chapter while its notebook runs: its parameters as used, the runs that they ask for, its results for other pages."""
+"""A chapter while its notebook runs: its parameters as used, the runs they ask for, its results for other pages."""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,10 @@ from smallcnn.runs import broker
 from smallcnn.runs.records import is_recorded
 
 SETTINGS = tuple(study.TRAINING.keys() - {"seeds", "engine"})
+
+# For each chapter the notebook's last `model`, and the network's parameters when it was typed. It outlives a `Chapter`,
+# because a notebook that changes its parameters makes a new one before it types the network anew.
+_typed: dict[str, tuple[Any, dict[str, Any]]] = {}
 
 
 def training_configs(architecture: Architecture, values: Mapping[str, Any]) -> list[TrainingConfig]:
@@ -79,7 +84,6 @@ class Chapter:
         self.name = name
         self.published = published_values(name)
         self._variables = variables
-        self._typed: tuple[Any, dict[str, Any]] = (None, {})
         set_up()
         shell = get_ipython()
         if shell is not None:
@@ -107,9 +111,9 @@ class Chapter:
     def _note_model(self) -> None:
         """Remembers with which parameters the notebook's present `model` was typed."""
         model = self._variables.get("model")
-        if model is not None and model is not self._typed[0]:
+        if model is not None and model is not _typed.get(self.name, (None,))[0]:
             values = {name: self._variables.get(name) for name in study.NETWORK_PARAMETERS if name in self.published}
-            self._typed = (model, values)
+            _typed[self.name] = model, copy.deepcopy(values)  # a list may be changed in its place
 
     def configs(self, model: Any, **changes: Any) -> list[TrainingConfig]:
         """What to train: `model` with the chapter's parameters, once for each seed.
@@ -119,13 +123,15 @@ class Chapter:
             changes: parameters that differ for these runs.
 
         Raises:
-            ParameterError: if the network's parameters have changed since `model` was typed from them.
+            ParameterError: if a change is none of a parameter of the chapter, or the network's parameters have changed
+                since `model` was typed from them.
             ValueError, TypeError: if `model` is outside the vocabulary.
         """
         from smallcnn.models import read_architecture
 
         values = self.parameters | changes
-        typed_model, typed_values = self._typed
+        check_values(self.name, values)
+        typed_model, typed_values = _typed.get(self.name, (None, {}))
         if model is typed_model:
             stale = [name for name, value in typed_values.items() if value != values[name]]
             if stale:
@@ -249,4 +255,5 @@ def read_results(chapter: str) -> dict[str, Any]:
     path = results_file(chapter)
     if not path.exists():
         raise FileNotFoundError(f"{chapter} has no results yet; run its notebook first, or `make book`")
-    return json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

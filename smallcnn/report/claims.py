@@ -8,6 +8,7 @@ zero. Anything else is seen if it is so with every seed, and undecided if the se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from smallcnn.architecture import TARGET, Architecture
 from smallcnn.config import TrainingRun
@@ -50,7 +51,8 @@ def above_after(runs: Runs, epoch: int, figure: float) -> Found:
 def settled_after(runs: Runs, epoch: int, figure: float) -> Found:
     """Whether the better of `epoch` and the one after it is above `figure`."""
     after = [float(run.history["test_accuracy"].loc[epoch : epoch + 1].max()) for run in runs]
-    found = f"better of epochs {epoch} and {epoch + 1}: {', '.join(map(percent, after))}; seen if above {percent(figure, 1)}"
+    better = ", ".join(map(percent, after))
+    found = f"better of epochs {epoch} and {epoch + 1}: {better}; seen if above {percent(figure, 1)}"
     if any(run.epochs_run < epoch for run in runs):
         return found, Verdict.UNDECIDED
     return found, unanimous([value > figure for value in after])
@@ -74,10 +76,9 @@ def better_without(runs: Runs, others: Runs, what: str) -> Found:
 def lost_in_each_round(by_round: Sequence[Runs], figure: float) -> Found:
     """Whether each round of pruning costs `figure` of accuracy."""
     best = list(map(accuracies, by_round))
-    steps = list(zip(best[1:], best, strict=False))
-    found = ", ".join(difference(after, before) for after, before in steps)
+    found = ", ".join(difference(after, before) for before, after in pairwise(best))
     return f"change in each round, with its interval: {found} points", Verdict.all(
-        differs_by(after, before, -figure) for after, before in steps
+        differs_by(after, before, -figure) for before, after in pairwise(best)
     )
 
 
@@ -103,10 +104,9 @@ def fluctuates_more(by_round: Sequence[Runs]) -> Found:
         return float(steps.mean()) if len(steps) else 0.0
 
     swings = [list(map(swing, runs)) for runs in by_round]
-    found = ", ".join(f"{100 * sum(of_round) / len(of_round):.2f}" for of_round in swings)
-    pairs = zip(swings, swings[1:], strict=False)
+    found = ", ".join(f"{100 * sum(values) / len(values):.2f}" for values in swings)
     return f"mean change between the first ten epochs: {found} points", Verdict.all(
-        is_above(before, after).opposite for before, after in pairs
+        is_above(before, after).opposite for before, after in pairwise(swings)
     )
 
 

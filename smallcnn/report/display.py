@@ -18,7 +18,8 @@ from smallcnn.report.tables import percent, to_html
 STYLE = """<style>
 .results { overflow-x: auto; }
 .results table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.5rem 0; }
-.results th, .results td { padding: 0.3rem 0.6rem; border-bottom: 1px solid rgba(127, 127, 127, 0.35); vertical-align: top; }
+.results th, .results td { padding: 0.3rem 0.6rem; border-bottom: 1px solid rgba(127, 127, 127, 0.35); }
+.results th, .results td { vertical-align: top; }
 .results .text { text-align: left; }
 .results .number { text-align: right; }
 .results .download { font-size: 0.8rem; margin: 0 0 0.5rem; }

@@ -55,14 +55,14 @@ def notebook_values(chapter: str) -> dict[str, Any]:
             ) if name in known:
                 try:
                     values[name] = ast.literal_eval(value)
-                except ValueError:
+                except (ValueError, TypeError):
                     text = ast.unparse(value)
                     raise ParameterError(f"{chapter}: parameter {name} is {text}; expected a plain value") from None
     return values
 
 
 def edited_values(chapter: str) -> dict[str, Any]:
-    """What the notebook's own parameters cell sets otherwise than published, after somebody saved an experiment in it."""
+    """What the notebook's own parameters cell sets otherwise than published: an experiment that somebody saved."""
     published = published_values(chapter)
     return {name: value for name, value in notebook_values(chapter).items() if value != published[name]}
 

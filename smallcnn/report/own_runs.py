@@ -15,18 +15,17 @@ from smallcnn.report.tables import percent
 from smallcnn.runs.records import DamagedRun, load_run
 from smallcnn.study import CHAPTERS
 
-
 KEY = re.compile(r'"([0-9a-f]{16})"')
 
 
 def folders() -> list[Path]:
     """The records of a reader's own runs, the newest last."""
-    found = paths.OWN_RUNS.iterdir() if paths.OWN_RUNS.exists() else ()
-    return sorted((path for path in found if path.is_dir() and not path.name.startswith(".")), key=_age)
+    return sorted(_records(paths.OWN_RUNS), key=lambda folder: folder.stat().st_mtime)
 
 
-def _age(folder: Path) -> float:
-    return folder.stat().st_mtime
+def _records(parent: Path) -> list[Path]:
+    found = parent.iterdir() if parent.exists() else ()
+    return [path for path in found if path.is_dir() and not path.name.startswith(".")]
 
 
 def show() -> None:
@@ -55,7 +54,7 @@ def remove(keys: Sequence[str]) -> None:
         CommandError: if there is no such record; nothing is removed then.
     """
     own = {folder.name: folder for folder in folders()}
-    chosen = list(own) if list(keys) == ["all"] else list(keys)
+    chosen = list(own) if list(keys) == ["all"] else list(dict.fromkeys(keys))
     if unknown := [key for key in chosen if key not in own]:
         raise CommandError(f"data/runs has no run {quote(unknown[0])}; `python -m smallcnn runs` lists what it has")
     for key in chosen:
@@ -66,17 +65,18 @@ def remove(keys: Sequence[str]) -> None:
 
 
 def publish() -> None:
-    """Moves the runs that the book uses with published values to `runs/`; names the published ones that it does not use.
+    """Moves the runs that the book uses as published to `runs/`, and names the published ones that it does not use.
 
     Raises:
         CommandError: if the book is not built as published.
     """
     used = published_keys()
-    moved = [folder for folder in folders() if folder.name in used]
+    before = {folder.name for folder in _records(paths.PUBLISHED_RUNS)}  # somebody else may have published the same
+    moved = [folder for folder in folders() if folder.name in used - before]
     for folder in moved:
         shutil.move(folder, paths.PUBLISHED_RUNS / folder.name)
         say(f"{folder.name} is in runs/ now")
-    unused = sorted(folder.name for folder in paths.PUBLISHED_RUNS.iterdir() if folder.name not in used)
+    unused = sorted(before - used)
     say(f"{len(moved)} runs published")
     if unused:
         say(f"no page uses these of runs/ any more; git rm -r removes them: {' '.join(unused)}")

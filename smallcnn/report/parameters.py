@@ -5,12 +5,11 @@ What there are, their types, limits and published values stand in `study`.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from smallcnn.checks import check_choice, check_integer, check_integers, check_number, quote
+from smallcnn.checks import check_choice, check_integer, check_integers, check_number, is_finite, quote
 from smallcnn.commands import CommandError
 from smallcnn.study import CHAPTERS, PARAMETERS, Parameter
 
@@ -80,7 +79,8 @@ def check_values(chapter: str, values: Mapping[str, Any]) -> None:
             raise ParameterError(f"{chapter}: parameter {name} has no value; its cell of parameters must set it")
         if not _has_type(values[name], PARAMETERS[name].type):
             raise ParameterError(_type_message(name, values[name]))
-    for name in known:
+    # A limit that another parameter sets comes after that parameter's own: what is wrong is named, not what follows.
+    for name in sorted(known, key=lambda name: isinstance(PARAMETERS[name].maximum, str)):
         try:
             _check_limits(name, PARAMETERS[name], values)
         except (TypeError, ValueError) as error:
@@ -128,7 +128,7 @@ def parse_value(name: str, text: str) -> Any:
         if type_name == "list[int]":
             inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
             return [_parse_int(part) for part in inside.split(",")] if inside else []
-        value = {"int": _parse_int, "float": _parse_float, "str": str}[type_name](text)
+        value = _parse_int(text) if type_name == "int" else _parse_float(text) if type_name == "float" else text
     except ValueError:
         raise ParameterError(_type_message(name, text)) from None
     if not _has_type(value, type_name):
@@ -152,7 +152,7 @@ def _has_type(value: Any, type_name: str) -> bool:
     if type_name == "list[int]":
         return isinstance(value, list | tuple) and all(_has_type(item, "int") for item in value)
     if type_name == "float":
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)
     if type_name == "int":
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, str)

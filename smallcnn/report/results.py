@@ -12,7 +12,7 @@ import pandas as pd
 from smallcnn import study
 from smallcnn.architecture import TARGET, Activation, Architecture, convolution_kernels
 from smallcnn.config import TrainingRun
-from smallcnn.report.tables import percent, spread
+from smallcnn.report.tables import percent, points, spread
 from smallcnn.report.uncertainty import Verdict, mean_and_deviation, other_half_accuracy, wilson_interval
 
 VERDICTS = {Verdict.SEEN: "✓\u00a0seen", Verdict.NOT_SEEN: "✗\u00a0not seen", Verdict.UNDECIDED: "–\u00a0undecided"}
@@ -80,9 +80,7 @@ def sentence(trained: Sequence[TrainingRun]) -> str:
         f"images fix an accuracy only to within {100 * low:.2f} to {percent(high)} (95 % interval)."
     )
     if len(trained) > 1:
-        values, others = (
-            [of(run) for run in trained] for of in (lambda run: run.best_test_accuracy, other_half_accuracy)
-        )
+        values, others = [run.best_test_accuracy for run in trained], list(map(other_half_accuracy, trained))
         above, above_with_others = (sum(value > TARGET for value in accuracies) for accuracies in (values, others))
         text += (
             f" Over {len(trained)} seeds the best test accuracy is {spread(values)}, "
@@ -98,7 +96,11 @@ def claims(found: Mapping[str, tuple[str, Verdict | str]]) -> pd.DataFrame:
     return _frame(
         "claims",
         [
-            {"the_article": claim, "measured_here": measured, "verdict": VERDICTS.get(verdict, verdict)}
+            {
+                "the_article": claim,
+                "measured_here": measured,
+                "verdict": verdict if isinstance(verdict, str) else VERDICTS[verdict],
+            }
             for claim, (measured, verdict) in found.items()
         ],
     )
@@ -153,7 +155,8 @@ def rounds_sentence(by_round: Sequence[Sequence[TrainingRun]], gradual: Sequence
     caution = "which one seed cannot tell from chance" if seeds == 1 else f"over {seeds} seeds or more of each"
     return (
         f"Round {len(by_round) - 1} keeps {left:,} trainable parameters and reaches {percent(last)}; the gradual "
-        f"schedule, as sparse, reaches {percent(other)}. The difference is {100 * (last - other):+.2f} points, {caution}."
+        f"schedule, as sparse, reaches {percent(other)}. "
+        f"The difference is {points(100 * (last - other), math.inf)} points, {caution}."
     )
 
 

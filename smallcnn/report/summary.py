@@ -177,10 +177,11 @@ def meaning(results: Results) -> Markdown:
     listed = [network for network in designs(results) if network.is_listed]
     smallest, largest = (pick(listed, key=lambda network: network.trainable) for pick in (min, max))
     best = max(listed, key=lambda network: network.mean)
+    share = percent(smallest.trainable / largest.trainable, 0)
     text = (
-        f"Of the {len(listed)} designs the smallest, {smallest.name}, has "
-        f"{100 * smallest.trainable / largest.trainable:.0f} % of the trainable parameters of the largest, {largest.name}."
-        f" The most accurate on average is {best.name}; it classifies {percent(1 - best.mean)} of the images wrongly"
+        f"Of the {len(listed)} designs the smallest, {smallest.name}, has {share} of the trainable parameters of the "
+        f"largest, {largest.name}. The most accurate on average is {best.name}; it classifies {percent(1 - best.mean)} "
+        "of the images wrongly"
     )
     return Markdown(f"{text}." if best == smallest else f"{text}, {smallest.name} {percent(1 - smallest.mean)}.")
 
@@ -230,14 +231,14 @@ def article_numbers(results: Results) -> str:
     before, *later = results[study.PRUNING.name]["rounds"]
     rows.append(("pruning: prunable kernel weights", f"{study.ARTICLE_PRUNABLE:,}", f"{before['prunable']:,}"))
     for row in later:
-        if article := study.ARTICLE_ROUNDS.get(row["round"]):
+        if said := study.ARTICLE_ROUNDS.get(row["round"]):
             name = f"pruning, round {row['round']}"
             rows += [
-                (f"{name}: pruned in the round", f"{article.pruned:,}", f"{before['remaining'] - row['remaining']:,}"),
-                (f"{name}: pruned in all", article.pruned_share, percent(row["pruned_fraction"])),
-                (f"{name}: surviving kernel weights", f"{article.remaining:,}", f"{row['remaining']:,}"),
-                (f"{name}: trainable parameters left", f"{article.trainable:,}", f"{row['trainable_remaining']:,}"),
-                (f"{name}: best test accuracy", article.accuracy, spread(row["best_test_accuracies"])),
+                (f"{name}: pruned in the round", f"{said.pruned:,}", f"{before['remaining'] - row['remaining']:,}"),
+                (f"{name}: pruned in all", said.pruned_share, percent(row["pruned_fraction"])),
+                (f"{name}: surviving kernel weights", f"{said.remaining:,}", f"{row['remaining']:,}"),
+                (f"{name}: trainable parameters left", f"{said.trainable:,}", f"{row['trainable_remaining']:,}"),
+                (f"{name}: best test accuracy", said.accuracy, spread(row["best_test_accuracies"])),
             ]
         before = row
     return tables.table(("number", "the article", "here"), rows)

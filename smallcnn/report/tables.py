@@ -6,7 +6,7 @@ import html
 import math
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,6 @@ TITLES = {
     "trained": "trained on",
     "points": "points, 95 % interval",
 }
-PARTNERS = {"_sd": "", "_share": "", "_half_width": "", "_high": "_low"}  # columns that are shown with another one
 PER_CENT = ("accuracy", "fraction", "share", "interval_low", "interval_high")
 
 
@@ -38,7 +37,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -
     """Lays out a Markdown table; the first `left` columns are aligned left, the others, numbers, right."""
     align = [":--" if column < left else "--:" for column in range(len(header))]
     lines = [header, align, *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def percent(share: float, digits: int = 2) -> str:
@@ -83,6 +82,18 @@ def difference_table(rows: Iterable[tuple[str, str, Sequence[float], Sequence[fl
     )
 
 
+def _counted(count: int, share: float) -> str:
+    return f"{count:,} ({percent(share, 0)})"
+
+
+def _from_to(low: float, high: float) -> str:
+    return f"{100 * low:.2f} to {percent(high)}"
+
+
+# Columns that are shown as one: how the name of the first ends, how that of the second, and the text that they make.
+PAIRS = (("", "_sd", plus_minus), ("", "_share", _counted), ("", "_half_width", points), ("_low", "_high", _from_to))
+
+
 def shown_cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[bool]]:
     """A data frame as a page shows it.
 
@@ -92,49 +103,53 @@ def shown_cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[b
     Returns:
         The titles of the columns, the texts of the rows, and of each column whether it holds numbers.
     """
-    import pandas as pd
+    from pandas.api.types import is_numeric_dtype
 
-    if frame.index.name:
-        frame = frame.reset_index()
-    columns = [str(name) for name in frame.columns]
+    frame = _with_index(frame)
+    names = [str(name) for name in frame.columns]
+    columns = [list(frame.iloc[:, position]) for position in range(len(names))]
     titles, texts, are_numbers = [], [], []
-    for name in columns:
-        values = list(frame[name])
-        if any(
-            name.endswith(suffix) and name.removesuffix(suffix) + base in columns for suffix, base in PARTNERS.items()
-        ):
+    for position, (name, values) in enumerate(zip(names, columns, strict=True)):
+        if any(name.endswith(second) and name.removesuffix(second) + first in names for first, second, _ in PAIRS):
             continue
-        title = name.removesuffix("_low")
-        if f"{name}_sd" in columns:
-            cells = [plus_minus(*pair) for pair in zip(values, frame[f"{name}_sd"], strict=True)]
-        elif f"{name}_share" in columns:
-            pairs = zip(values, frame[f"{name}_share"], strict=True)
-            cells = [f"{count:,} ({percent(share, 0)})" for count, share in pairs]
-        elif f"{name}_half_width" in columns:
-            cells = [points(*pair) for pair in zip(values, frame[f"{name}_half_width"], strict=True)]
-        elif name.endswith("_low"):
-            ends = zip(values, frame[f"{name[:-4]}_high"], strict=True)
-            cells = [f"{100 * low:.2f} to {percent(high)}" for low, high in ends]
-        else:
-            cells = [_shown(value, name.endswith(PER_CENT)) for value in values]
+        title, cells = name, [_shown(value, name.endswith(PER_CENT)) for value in values]
+        for first, second, show in PAIRS:
+            base = name.removesuffix(first)
+            if name.endswith(first) and base + second in names:
+                others = columns[names.index(base + second)]
+                title, cells = base, [_pair(*both, show) for both in zip(values, others, strict=True)]
         titles.append(TITLES.get(title, title.replace("_", " ")))
         texts.append(cells)
-        are_numbers.append(bool(pd.api.types.is_numeric_dtype(frame[name])) or name.endswith("_low"))
+        are_numbers.append(is_numeric_dtype(frame.dtypes.iloc[position]))
     return titles, [list(row) for row in zip(*texts, strict=True)], are_numbers
 
 
-def _shown(value: Any, is_share: bool) -> str:
-    import pandas as pd
+def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its index as columns, unless that only counts the rows."""
+    from pandas.api.types import is_integer_dtype
 
-    if not isinstance(value, str) and pd.isna(value):
+    only_counts = frame.index.names == [None] and is_integer_dtype(frame.index)
+    return frame if only_counts else frame.reset_index(allow_duplicates=True)
+
+
+def _pair(one: Any, other: Any, show: Callable[[Any, Any], str]) -> str:
+    return "–" if _is_missing(one) else show(one, math.nan if _is_missing(other) else other)
+
+
+def _shown(value: Any, is_share: bool) -> str:
+    if _is_missing(value):
         return "–"
-    if isinstance(value, bool | np.bool_ | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return str(value)
     if is_share:
         return percent(value)
-    if isinstance(value, int | np.integer):
-        return f"{value:,}"
-    return f"{value:,.4g}" if isinstance(value, float | np.floating) else str(value)
+    return f"{value:,}" if isinstance(value, int | np.integer) else f"{value:,.4g}"
+
+
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
@@ -162,8 +177,8 @@ def to_html(frame: pd.DataFrame) -> str:
         for row in rows
     )
     caption = f"<caption>{_inline(frame.attrs['caption'])}</caption>" if "caption" in frame.attrs else ""
-    csv = b64encode(frame.to_csv(index=bool(frame.index.name), lineterminator="\n").encode()).decode()
-    name = f"{frame.attrs.get('name', 'table')}.csv"
+    csv = b64encode(_with_index(frame).to_csv(index=False, lineterminator="\n").encode()).decode()
+    name = html.escape(f"{frame.attrs.get('name', 'table')}.csv")
     return (
         f'<div class="results"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         f'<p class="download"><a download="{name}" href="data:text/csv;base64,{csv}">{name}</a></p></div>'

@@ -11,6 +11,7 @@ import numpy as np
 from smallcnn.config import TrainingRun
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-9  # more than floating point adds to a difference of accuracies, less than an image
 
 
 class Verdict(Enum):
@@ -78,7 +79,7 @@ def differs_by(values: Sequence[float], others: Sequence[float], figure: float) 
     Seen is an interval (95 %) that holds `figure` but not zero; undecided is one that holds both.
     """
     mean, half_width = paired_difference(values, others)
-    if abs(mean - figure) > half_width:
+    if abs(mean - figure) > half_width + ROUNDING:
         return Verdict.NOT_SEEN
     return Verdict.SEEN if abs(mean) > half_width else Verdict.UNDECIDED
 

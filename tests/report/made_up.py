@@ -1,0 +1,68 @@
+"""Runs with whatever accuracies a test needs; nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from smallcnn.architecture import Architecture, Weights, initial_weights
+from smallcnn.config import HISTORY, TrainingConfig, TrainingRun, history_frame
+from smallcnn.study import TRAINING
+from tests.networks import PUBLISHED
+
+PROVENANCE = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "processor": "Processor 9",
+    "system": "Linux x86_64",
+    "python": "3.12.1",
+    "numpy": "2.3.4",
+    "halide": "21.0.0",
+}
+
+
+def made_up_run(
+    accuracies: Sequence[float],
+    seed: int = 0,
+    architecture: Architecture = PUBLISHED["approach_2"],
+    *,
+    images: int = 10_000,
+    weights: Weights | None = None,
+    provenance: Mapping[str, str] = PROVENANCE,
+    seconds: float = 0.0,
+    **settings: Any,
+) -> TrainingRun:
+    """A run with these test accuracies, an epoch each; every epoch errs on other images.
+
+    Args:
+        settings: of the configuration, where they differ from the published ones.
+    """
+    settings = {name: value for name, value in TRAINING.items() if name != "seeds"} | {"engine": "halide"} | settings
+    config = TrainingConfig(architecture, seed, **settings)
+    correct = [round(accuracy * images) for accuracy in accuracies]
+    columns = dict.fromkeys(HISTORY, [0.0] * len(accuracies))
+    columns |= {"test_accuracy": list(accuracies), "test_correct": correct}
+    first = max(config.gradual_epochs - 1, 0)
+    return TrainingRun(
+        config=config,
+        history=history_frame(columns),
+        misclassified=[
+            sorted((((images // 7) * epoch + np.arange(images - right)) % images).tolist())
+            for epoch, right in enumerate(correct)
+        ],
+        best_epoch=max(range(first, len(accuracies)), key=accuracies.__getitem__) + 1,
+        predicted_classes=np.zeros(images, np.uint8),
+        weights=weights or initial_weights(architecture, seed),
+        epoch_seconds=[seconds / len(accuracies)] * len(accuracies),
+        seconds=seconds,
+        provenance=dict(provenance),
+    )
+
+
+def made_up_runs(*bests: float, **options: Any) -> list[TrainingRun]:
+    """A run for each of these best test accuracies, with the seeds 0, 1, ….
+
+    Each is at its best after epoch 2 of 3.
+    """
+    return [made_up_run([0.5, best, 0.6], seed, **options) for seed, best in enumerate(bests)]

@@ -1,0 +1,35 @@
+"""Reads tables back: Markdown as a page has it, HTML as a notebook shows it, and the CSV that it offers."""
+
+from __future__ import annotations
+
+import io
+import re
+from base64 import b64decode
+
+import pandas as pd
+from bs4 import BeautifulSoup, Tag
+
+
+def cells_of(markdown: str) -> list[list[str]]:
+    """The cells of a Markdown table: its header, then its rows. Checks that the table is well-formed."""
+    rows = []
+    for line in markdown.strip().splitlines():
+        assert line.startswith("| ") and line.endswith(" |"), line
+        rows.append([cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line[1:-1])])
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert all(cell in (":--", "--:") for cell in rows[1])
+    return [rows[0], *rows[2:]]
+
+
+def html_cells(html: str) -> list[list[Tag]]:
+    """The cells of a table in HTML: its header, then its rows."""
+    return [row.find_all(["th", "td"]) for row in BeautifulSoup(html, "html.parser").find_all("tr")]
+
+
+def offered_csv(html: str) -> tuple[str, pd.DataFrame]:
+    """The name of the CSV that a table offers, and what is in it."""
+    link = BeautifulSoup(html, "html.parser").find("a", download=True)
+    assert isinstance(link, Tag)
+    kind, _, content = str(link["href"]).partition(",")
+    assert kind == "data:text/csv;base64"
+    return str(link["download"]), pd.read_csv(io.BytesIO(b64decode(content)))

@@ -268,8 +268,8 @@ def local_cluster(workers: int | None = None) -> Iterator[LocalCluster]:
 def _interrupts_are_ours() -> Iterator[None]:
     """Keeps interrupts from the threads and processes that start in the block, and its own for after the block.
 
-    Ctrl-C, or a notebook's stop button, reaches a whole group of processes. Workers would write of it to the terminal or
-    into the notebook, and an interrupt while they start would leave some behind.
+    Ctrl-C, or a notebook's stop button, reaches a whole group of processes. Workers would write of it to the terminal
+    or into the notebook, and an interrupt while they start would leave some behind.
     """
     came = Event()
     is_main = current_thread() is main_thread()  # only that one may set a handler, and gets the interrupt

@@ -98,7 +98,8 @@ def _check_origin(model: Any) -> None:
 
 def explain(error: BaseException) -> str:
     """What went wrong while layers were typed, in one line: Keras' own words, or shorter ones where it has many."""
-    text = " ".join(str(error).split())
+    are_words = all(isinstance(part, str) for part in error.args)
+    text = " ".join((" ".join(error.args) if are_words else str(error)).split())
     if "must be an instance of class Layer" in text and "keras.src" in text and "tf_keras" not in text:
         return f"a layer is of Keras 3; {OTHER_KERAS}"
     if "Negative dimension size" in text or "dimensions in the output is <= 0" in text:

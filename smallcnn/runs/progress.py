@@ -7,11 +7,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from smallcnn.commands import say
 from smallcnn.config import EpochLine, Report
 from smallcnn.runs import broker
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
 
 
 @contextmanager
@@ -39,31 +43,51 @@ def _is_notebook() -> bool:
 
 
 class _Bars:
-    """A bar for each run that is being trained, in one output that changes in place."""
+    """A bar for each run that is being trained, what is left of all, and the last other line, in one changing output.
 
-    def __enter__(self) -> _Bars:
+    It ends as an output of nothing. To clear the cell's outputs would take away what else the cell has shown.
+    """
+
+    def __init__(self) -> None:
         self._runs: dict[str, EpochLine] = {}
         self._started: dict[str, tuple[float, int]] = {}
-        self._line = ""
-        self._display: Any = None
+        self._line = self._left = ""
+        self._display: DisplayHandle | None = None
+        self._is_over = False
+        self._lock = Lock()  # epochs are told in a thread of Dask's client
+
+    def __enter__(self) -> _Bars:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._display is not None:
-            from IPython.display import clear_output
-
-            clear_output()
+        with self._lock:
+            self._is_over = True
+            if self._display is not None:
+                self._display.update({}, raw=True)
 
     def __call__(self, line: str) -> None:
-        from IPython.display import HTML, display
+        with self._lock:
+            if not self._is_over:  # a thread may come late
+                self._note(line)
+                self._show()
+
+    def _note(self, line: str) -> None:
+        from smallcnn.runs.records import Caution  # here, because that module imports this one
 
         if isinstance(line, EpochLine):
             self._started.setdefault(line.label, (time.monotonic(), line.epoch))
             self._runs[line.label] = line
-        else:
+            self._left = line.partition("; ")[2]
+        elif not isinstance(line, Caution):  # the result says it
             self._line = line
             self._runs = {label: of for label, of in self._runs.items() if not line.startswith(f"{label}: ")}
-        content = HTML("".join(map(self._bar, self._runs.values())) + f"<div>{html.escape(self._line)}</div>")
+
+    def _show(self) -> None:
+        from IPython.display import HTML, display
+
+        bars = [self._bar(self._runs[label]) for label in sorted(self._runs)]
+        lines = [f"<div>{html.escape(line)}</div>" for line in (self._left, self._line) if line]
+        content = HTML("".join([*bars, *lines]))
         if self._display is None:
             self._display = display(content, display_id=True)
         else:
@@ -75,7 +99,6 @@ class _Bars:
         if line.epoch > first:
             seconds = (time.monotonic() - started) / (line.epoch - first) * (line.epochs - line.epoch)
             left = f", at most {seconds / 60:.0f} min left" if seconds >= 60 else ", under a minute left"
-        name = f"epoch {line.epoch} of at most {line.epochs}{left}"
         label = html.escape(line.label)
         bar = f'<progress value="{line.epoch}" max="{line.epochs}" aria-label="{label}"></progress>'
-        return f"<div>{bar} {label}: {name}</div>"
+        return f"<div>{bar} {label}: epoch {line.epoch} of at most {line.epochs}{left}</div>"

@@ -251,18 +251,38 @@ def local_cluster(workers: int | None = None) -> Iterator[LocalCluster]:
     from distributed import LocalCluster
 
     data.load_mnist()  # fetched once, here, before several workers want it
-    with _dask_settings():
-        cluster = LocalCluster(
-            n_workers=_fitting(max(BYTES_PER_RUN.values())) if workers is None else workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=SILENCE,
-        )
-    try:
+    with ExitStack() as stack:
+        with _dask_settings(), _interrupts_are_ours():
+            cluster = LocalCluster(
+                n_workers=_fitting(max(BYTES_PER_RUN.values())) if workers is None else workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=SILENCE,
+            )
+            stack.callback(cluster.close, timeout=5)
         yield cluster
+
+
+@contextmanager
+def _interrupts_are_ours() -> Iterator[None]:
+    """Keeps interrupts from the threads and processes that start in the block, and its own for after the block.
+
+    Ctrl-C, or a notebook's stop button, reaches a whole group of processes. Workers would write of it to the terminal
+    or into the notebook, and an interrupt while they start would leave some behind.
+    """
+    came = Event()
+    is_main = current_thread() is main_thread()  # only that one may set a handler, and gets the interrupt
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.set()) if is_main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by what starts
+    try:
+        yield
     finally:
-        cluster.close(timeout=5)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+    if came.is_set():
+        raise KeyboardInterrupt
 
 
 def _where(cluster: LocalCluster) -> str:

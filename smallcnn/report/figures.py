@@ -117,8 +117,7 @@ def architecture_diagram(architecture: Architecture) -> Picture:
     axis.axis("off")
     caption = (
         "The network. A box is the output of a layer, as high as its image has rows and as wide as it has channels; "
-        "grey boxes of one size are numbers without rows and channels. Batch normalisation and activations change no "
-        "shape and are left out."
+        "what has neither is always alike. Batch normalisation and activations change no shape and are left out."
     )
     steps = "; ".join(f"{' '.join(lines)}, {shape}" for (lines, *_), shape in zip(boxes, shapes, strict=True))
     return Picture(figure, caption, f"Boxes from left to right, row by row, joined by arrows: {steps}.")
@@ -144,14 +143,14 @@ def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], sty
 
 @drawing
 def learning_curves(runs: Sequence[TrainingRun], label: str) -> Picture:
-    """Draws accuracy and loss an epoch: the first run in full, the test curves of the others thin."""
+    """Draws accuracy and loss an epoch: the first run in full, the test curves of the others faint."""
     figure, axes = _figure(3.4, columns=2)
     first, *others = runs
     falls = first.history.index[first.history["learning_rate"].diff() < 0]
     for axis, quantity, factor in zip(axes, ("accuracy", "loss"), (100, 1), strict=True):
         for place, run in enumerate(others):
             name = "_" * place + "test, other seeds"  # legends pass over what starts so: it is in them once
-            _plot_epochs(axis, factor * run.history[f"test_{quantity}"], colour(label), label=name, linewidth=0.8)
+            _plot_epochs(axis, factor * run.history[f"test_{quantity}"], colour(label), label=name, alpha=0.5)
         _plot_epochs(axis, factor * first.history[f"train_{quantity}"], INK, linestyle="--", label="training")
         test = factor * first.history[f"test_{quantity}"]
         _plot_epochs(axis, test, colour(label), first.best_epoch, label=f"test, seed {first.config.seed}")
@@ -168,7 +167,7 @@ def learning_curves(runs: Sequence[TrainingRun], label: str) -> Picture:
     caption = (
         f"Learning curves of {label}. Training accuracy and loss are averages over the epoch, while the network is "
         f"still learning{' and with dropout on' if dropout else ''}. "
-        + (f"Thin lines are the test curves of {_count(len(others), 'other seed')}. " if others else "")
+        + (f"Fainter lines are the test curves of {_count(len(others), 'other seed')}. " if others else "")
         + f"The circle is the epoch whose weights are kept, {TARGET_LINE}.{too_low}"
     )
     start, end = first.history.iloc[0], first.history.iloc[-1]
@@ -210,7 +209,7 @@ def _plot_epochs(axis: Axes, values: Any, line_colour: str, kept: int = 0, **sty
     if kept:
         axis.plot(kept, values[kept], **_dot(line_colour))
     axis.set_xlabel("epoch")
-    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axis.margins(x=0.02)
 
 
@@ -240,7 +239,13 @@ def parameters_against_accuracy(points: Mapping[str, tuple[int, Sequence[float]]
         axis.plot([parameters] * len(values), values, marker="_", color=colour(label), **STROKES)
         style = _dot(colour(label))
         if label == GRADUAL:  # as many parameters as a round of pruning, so it may lie exactly behind that
-            style |= {"marker": "D", "fillstyle": "none", "markersize": 13, "markeredgecolor": colour(label)}
+            style |= {
+                "marker": "D",
+                "fillstyle": "none",
+                "markersize": 13,
+                "markeredgewidth": 2,
+                "markeredgecolor": colour(label),
+            }
         axis.plot(parameters, values.mean(), label=label, **style)
         means.append(f"{label} at {parameters:,} and {_percent(values.mean() / 100)}")
     axis.axhline(100 * TARGET, **AT_TARGET)
@@ -306,8 +311,7 @@ def seconds_of_ways(seconds: Mapping[str, Mapping[str, Mapping[str, float]]], na
         axis.plot([times["median"] for times in rows.values()], list(rows), label=label, **_dot(colour(label)))
         medians = [f"{names[way]} {measured[way]['median']:.2g}" for way in ways if way in measured]
         alt += f" {label}, {_join(medians)}."
-    every = [seconds for measured in seconds.values() for way in ways for seconds in measured.get(way, {}).values()]
-    _set_log_scale(axis.xaxis, every)
+    _set_log_scale(axis.xaxis, np.concatenate([line.get_xdata() for line in axis.lines]))
     axis.set_xlabel("seconds an epoch (log scale)")
     _add_legend(figure, axis)
     caption = "Seconds an epoch, test pass included: medians, and from the fastest to the slowest round."
@@ -501,7 +505,7 @@ def _figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> t
 
 def _named_rows(names: Iterable[str]) -> tuple[Figure, Axes]:
     """A figure with a row at y = 0, 1, … from the top for each name."""
-    shown = [textwrap.fill(name, 24, break_on_hyphens=False) for name in names]
+    shown = [textwrap.fill(name, 28, break_on_hyphens=False) for name in names]
     height = LINE * max(name.count("\n") + 1 for name in shown) + 6
     figure, axis = _figure(0.8 + height / POINTS * len(shown))
     axis.set_yticks(range(len(shown)), shown)

@@ -172,12 +172,12 @@ def learning_curves(runs: Sequence[TrainingRun], label: str) -> Picture:
     )
     start, end = first.history.iloc[0], first.history.iloc[-1]
     alt = (
-        f"Two panels against epochs, {label} with seed {first.config.seed}. Left: test accuracy is "
-        f"{_percent(start['test_accuracy'])} after the first epoch, {_percent(first.best_test_accuracy)} after epoch "
-        f"{first.best_epoch}, which a circle marks, and {_percent(end['test_accuracy'])} after the last, epoch "
-        f"{first.epochs_run}; training accuracy ends at {_percent(end['train_accuracy'])}. Right: test loss goes from "
-        f"{start['test_loss']:.2g} to {end['test_loss']:.2g}, training loss from {start['train_loss']:.2g} to "
-        f"{end['train_loss']:.2g}. Dotted lines mark {_count(len(falls), 'fall')} of the learning rate."
+        f"Two panels against epochs, {label} with seed {first.config.seed}. Test accuracy is "
+        f"{_percent(start['test_accuracy'])} at first, {_percent(first.best_test_accuracy)} after epoch "
+        f"{first.best_epoch}, which a circle marks, and {_percent(end['test_accuracy'])} at last, after epoch "
+        f"{first.epochs_run}. Test loss goes from {start['test_loss']:.2g} to {end['test_loss']:.2g}, training loss "
+        f"from {start['train_loss']:.2g} to {end['train_loss']:.2g}. The learning rate has "
+        f"{_count(len(falls), 'fall')}."
     )
     return Picture(figure, caption, alt)
 
@@ -192,15 +192,12 @@ def compare_learning_curves(runs: Mapping[str, TrainingRun]) -> Picture:
     too_low = _zoom(axis, [run.history["test_accuracy"] for run in runs.values()])
     _add_legend(figure, axis)
     seeds = {run.config.seed for run in runs.values()}
-    caption = (
-        f"Test accuracy after every epoch, {f'seed {min(seeds)}' if len(seeds) == 1 else 'one seed each'}. The circle "
-        f"is the epoch whose weights are kept, {TARGET_LINE}.{too_low}"
-    )
-    bests = "; ".join(
-        f"{label} reaches {_percent(run.best_test_accuracy)} after epoch {run.best_epoch} of {run.epochs_run}"
-        for label, run in runs.items()
-    )
-    return Picture(figure, caption, f"Test accuracy against epochs, a curve a network: {bests}.")
+    caption = f"Test accuracy after every epoch, {f'seed {min(seeds)}' if len(seeds) == 1 else 'one seed each'}. "
+    caption += f"The circle is the epoch whose weights are kept, {TARGET_LINE}.{too_low}"
+    alt = "Test accuracy against epochs, a curve a network."
+    for label, run in runs.items():
+        alt += f" {label}: {_percent(run.best_test_accuracy)} after epoch {run.best_epoch} of {run.epochs_run}."
+    return Picture(figure, caption, alt)
 
 
 def _plot_epochs(axis: Axes, values: Any, line_colour: str, kept: int = 0, **style: Any) -> None:
@@ -214,11 +211,7 @@ def _plot_epochs(axis: Axes, values: Any, line_colour: str, kept: int = 0, **sty
 
 
 def _zoom(axis: Axes, curves: Sequence[Any]) -> str:
-    """Shows the accuracies (0 to 1) among which most epochs end, the best of every curve, and the target.
-
-    Returns:
-        A sentence on what lies below the picture, for the caption; empty if nothing does.
-    """
+    """Shows the accuracies among which most epochs end, the bests and the target; returns what is too low, in words."""
     tops = [TARGET, *map(max, curves)]
     every = np.concatenate(curves)
     low, high = min(np.quantile(every, 0.15), *tops), max(tops)
@@ -239,15 +232,9 @@ def parameters_against_accuracy(points: Mapping[str, tuple[int, Sequence[float]]
         axis.plot([parameters] * len(values), values, marker="_", color=colour(label), **STROKES)
         style = _dot(colour(label))
         if label == GRADUAL:  # as many parameters as a round of pruning, so it may lie exactly behind that
-            style |= {
-                "marker": "D",
-                "fillstyle": "none",
-                "markersize": 13,
-                "markeredgewidth": 2,
-                "markeredgecolor": colour(label),
-            }
+            style = STROKES | {"marker": "D", "fillstyle": "none", "color": colour(label), "markeredgewidth": 2}
         axis.plot(parameters, values.mean(), label=label, **style)
-        means.append(f"{label} at {parameters:,} and {_percent(values.mean() / 100)}")
+        means.append(f"{label} at {parameters:,} and {_mean(accuracies)}")
     axis.axhline(100 * TARGET, **AT_TARGET)
     _set_log_scale(axis.xaxis, [parameters for parameters, _ in points.values()])
     axis.set(xlabel="trainable parameters (log scale)", ylabel="best test accuracy (%)")
@@ -270,10 +257,8 @@ def paired_accuracies(pairs: Mapping[str, Mapping[str, Sequence[float]]]) -> Pic
         axis.set_ylim(len(names) - 0.6, -0.4)
         axis.set_title(label, loc="left")
         axis.axvline(100 * TARGET, **AT_TARGET)
-        of_engines = zip(engines.values(), names, strict=True)
-        means.append(
-            f"{label}, {_join([f'{_percent(float(np.mean(values)))} with {name}' for values, name in of_engines])}"
-        )
+        shares = [f"{_mean(values)} with {name}" for name, values in zip(names, engines.values(), strict=True)]
+        means.append(f"{label}, {_join(shares)}")
     axes[-1, 0].set_xlabel("best test accuracy (%)")
     caption = f"Best test accuracies of the same seeds with each engine. Slanting lines join a seed's, {TARGET_LINE}."
     alt = f"Best test accuracies, {_count(len(pairs), 'panel')} with a row for each engine. Means: {'; '.join(means)}."
@@ -293,7 +278,7 @@ def sweep_points(axes: Sequence[str], points: Mapping[tuple[str, ...], Sequence[
     varied = ", ".join(axes).replace("_", " ")
     axis.set_title(varied, loc="left")
     caption = f"Best test accuracy. A stroke is a seed, the dot their mean, {TARGET_LINE}."
-    means = [f"{name}: {_percent(float(np.mean(values)))}" for name, values in zip(names, points.values(), strict=True)]
+    means = [f"{name}: {_mean(values)}" for name, values in zip(names, points.values(), strict=True)]
     return Picture(figure, caption, f"Best test accuracies, a row for each value of {varied}. Means: {_join(means)}.")
 
 
@@ -346,13 +331,9 @@ def seconds_of_stages(milliseconds: Mapping[str, float], arithmetic: Mapping[str
 def runs_an_hour(
     stand_ins: Mapping[int, float], real: Mapping[int, float], ideal: float, limit: float, label: str
 ) -> Picture:
-    """Draws runs an hour against workers, both on log scales.
+    """Draws runs an hour by number of workers, of sleeping stand-ins and of trainings of `label`, both on log scales.
 
-    Args:
-        stand_ins, real: the rates by number of workers, of sleeping stand-ins and of trainings.
-        ideal: the rate of one worker if nothing but the run took time.
-        limit: the highest rate that the scheduler passes.
-        label: the network that was trained.
+    `ideal` is the rate of one worker if nothing but the run took time, `limit` the highest that the scheduler passes.
     """
     figure, axis = _figure(3.6)
     workers = np.array([1, max(*stand_ins, *real)])
@@ -365,19 +346,13 @@ def runs_an_hour(
     _set_log_scale(axis.yaxis, [*stand_ins.values(), *real.values(), limit, *(ideal * workers)])
     axis.set(xlabel="workers (log scale)", ylabel="runs an hour (log scale)")
     _add_legend(figure, axis)
-    caption = (
-        "Runs an hour against workers. Dots are sleeping stand-ins, and the grey line is what they would reach if "
-        f"nothing but their sleep took time; squares are trainings of {label}."
-    )
+    caption = "Runs an hour against workers. The grey line is what stand-ins would reach if only their sleep took time."
     if all(rate > ideal * count for count, rate in real.items()):
-        caption += " These take less time than the run that the stand-ins take after, so they lie above the line."
-    rates, trained = (
-        _join([f"{_count(count, 'worker')} {rate:,.0f}" for count, rate in kind.items()]) for kind in (stand_ins, real)
-    )
-    alt = (
-        f"Runs an hour against workers on two log scales. Stand-ins: {rates}, where {ideal:,.0f} for each worker is "
-        f"ideal. Trainings: {trained}. A dashed line at {limit:,.0f} is the rate of runs that take no time."
-    )
+        caption += f" Trainings of {label} take less time than that, so they lie above the line."
+    alt = "Runs an hour against workers on two log scales."
+    for name, rates in (("stand-ins", stand_ins), ("trainings", real)):
+        alt += f" With {_join([f'{count:,} workers {rate:,.0f}' for count, rate in rates.items()])} {name}."
+    alt += f" A line at {limit:,.0f} is the rate of runs that take no time."
     return Picture(figure, caption, alt)
 
 
@@ -404,9 +379,8 @@ def lanes() -> Picture:
         "the same pixel of several images (sixteen of them, not four)."
     )
     alt = (
-        "Two rows of coloured cells, the pixels of four images. In the first row all pixels of image a come before "
-        "those of image b. In the second row the first pixels of all images come first, then their second pixels; "
-        "four cells of it are marked as one vector."
+        "Two rows of coloured cells, the pixels of images a to d. First all pixels of a come before those of b; below, "
+        "the first pixels of all four come first, marked as one vector, then their second pixels."
     )
     return Picture(figure, caption, alt)
 
@@ -442,9 +416,9 @@ def ranking_comparison(
         "ranking of all layers or by one for each."
     )
     alt = (
-        "Two panels of dots, the magnitude of every kernel weight on a log scale, a column for each convolution. Left, "
-        f"one ranking: everything below one common height is crossed out, {shares[0]} of the columns. Right, a ranking "
-        f"for each layer: the crossed-out part ends at a height of its own in each column, {shares[1]} of them."
+        "Two panels, the magnitude of every kernel weight on a log scale, a column for each convolution. Left, what "
+        f"lies below one common height is crossed out, {shares[0]} of the columns. Right, this height is another in each "
+        f"column: {shares[1]} of them."
     )
     return Picture(figure, caption, alt)
 
@@ -542,6 +516,10 @@ def _set_log_scale(axis: Axis, values: Iterable[float]) -> None:
 def _percent(share: float, digits: int = 2) -> str:
     """0 to 1 as per cent, with a narrow space before the sign."""
     return f"{100 * share:.{digits}f}\u202f%"
+
+
+def _mean(shares: Sequence[float]) -> str:
+    return _percent(float(np.mean(shares)))
 
 
 def _count(number: int, noun: str) -> str:

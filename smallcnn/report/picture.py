@@ -52,17 +52,11 @@ def book_style() -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Picture:
-    """A figure with its words. A notebook shows it as HTML, in the colours of its page.
-
-    Attributes:
-        figure: the Matplotlib figure.
-        caption: what it shows, for everybody; may hold `code` and *emphasis*.
-        alt: what is to be seen in it, for those who cannot.
-    """
+    """A figure with its words. A notebook shows it as HTML, in the colours of its page."""
 
     figure: Figure
-    caption: str
-    alt: str
+    caption: str  # what it shows, for everybody; may hold `code` and *emphasis*
+    alt: str  # what is to be seen in it, for those who cannot
 
     def to_svg(self) -> bytes:
         """The picture as an SVG file, for an `<img>`: the same bytes for the same figure, without a background."""

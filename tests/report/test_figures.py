@@ -506,7 +506,7 @@ def test_learning_curves_are_those_of_their_runs() -> None:
     low, high = right.get_ylim()
     assert all(low < value < high for run in RUNS for value in run.history["test_loss"])
     assert "2 other seeds" in picture.caption and "with dropout on" in picture.caption
-    assert f"99.35{NARROW}% after epoch 7" in picture.alt and "2 falls of the learning rate" in picture.alt
+    assert f"99.35{NARROW}% after epoch 7" in picture.alt and "has 2 falls." in picture.alt
 
 
 def test_the_caption_says_how_much_lies_below_the_picture() -> None:
@@ -551,7 +551,7 @@ def test_curves_of_a_comparison_have_the_colours_of_their_labels() -> None:
     }
     assert legend_of(picture.figure) == {label: colour(label).upper() for label in LABELS}
     assert "one seed each" in picture.caption
-    assert f"approach 2 reaches 99.45{NARROW}% after epoch 9 of 12" in picture.alt
+    assert f"approach 2: 99.45{NARROW}% after epoch 9 of 12." in picture.alt
     assert "seed 3" in figures.compare_learning_curves({"approach 1": RUNS[0]}).caption
 
 

@@ -195,7 +195,7 @@ ARTICLE_ROUNDS = {
     2: Article(None, 2471, 1867, 2309, "55.77\u202f%", "99.2\u202f%"),
 }
 UNPRUNED, GRADUAL = "unpruned", "pruned gradually"
-ROUND_COLOURS = ("#D55E00", "#CC79A7", "#332288", "#56B4E9", "#E69F00", "#117733", "#882255", "#44AA99", "#999933")
+ROUND_COLOURS = ("#D55E00", "#CC79A7", "#56B4E9", "#E69F00", "#117733", "#44AA99", "#999933")
 GRADUAL_COLOUR = "#7A7A7A"
 
 CHAPTERS: dict[str, Chapter] = {

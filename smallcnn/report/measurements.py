@@ -437,7 +437,7 @@ def scaling_parts(scaling: dict[str, Any], benchmark: dict[str, Any]) -> dict[st
             f"{_two_digits(instant['runs_per_second'] * run_seconds)} workers at the latest; the progress of their "
             "epochs, which these runs do not report, and memory for their connections may be one long before.\n"
         ).encode(),
-        "scaling.svg": figures.runs_an_hour(rates, real, 3600 / run_seconds, limit).to_svg(),
+        "scaling.svg": figures.runs_an_hour(rates, real, 3600 / run_seconds, limit, EXAMPLE).to_svg(),
     }
 
 

@@ -338,7 +338,7 @@ def _compute_here(
 
     def report(line: str) -> None:
         epoch = line.epoch if isinstance(line, EpochLine) else 0
-        worker.log_event(topic, (key, epoch, line))
+        worker.log_event(topic, (key, epoch, str(line)))  # Dask sends plain words only
 
     return train(config, parent, report)
 

@@ -6,6 +6,7 @@ Nothing here imports more than the standard library, since a build with nothing 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -87,7 +88,7 @@ def rerun_edition(chapter: str, changes: Changes) -> Edition:
 
 def is_current(edition: Edition, chapter: str) -> bool:
     """Whether the executed chapter follows from all that it depends on, and nobody changed it since."""
-    return read_stamp(edition, chapter) == _stamp(edition, chapter, inputs(edition, chapter))
+    return read_stamp(edition, chapter) == _stamp(edition, chapter, inputs(edition, chapter, code_inputs(chapter)))
 
 
 def note_execution(edition: Edition, chapter: str, from_inputs: str) -> None:
@@ -107,25 +108,41 @@ def _stamp(edition: Edition, chapter: str, from_inputs: str) -> dict[str, Any]:
 def read_stamp(edition: Edition, chapter: str) -> dict[str, Any]:
     """What `note_execution` wrote; nothing where that is missing, damaged, or of parameters that there are no more."""
     try:
-        stamp = json.loads(edition.stamp_file(chapter).read_text(encoding="utf-8"))
+        stamp: dict[str, Any] = json.loads(edition.stamp_file(chapter).read_text(encoding="utf-8"))
         check_values(chapter, published_values(chapter) | stamp["changes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ParameterError):
         return {}
     return stamp
 
 
-def inputs(edition: Edition, chapter: str) -> str:
-    """A hash of all that an executed chapter follows from: its code, the modules it uses, what it reads, whose runs."""
+def inputs(edition: Edition, chapter: str, code: str) -> str:
+    """A hash of all that an executed chapter follows from: what `code_inputs` gave, what it reads, whose runs."""
+    reads = [digest(edition.results(name)) for name in CHAPTERS[chapter].reads]
+    return hash_of([code, reads, str(edition.runs)])
+
+
+def code_inputs(chapter: str) -> str:
+    """A hash of the code that an executed chapter follows from: its own, the modules it uses, the packages."""
     cells = json.loads((BOOK / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = [(cell.get("id"), "".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
-    modules = {str(path.relative_to(ROOT)): digest(path) for path in modules_of("\n".join(text for _, text in code))}
-    reads = [digest(edition.results(name)) for name in CHAPTERS[chapter].reads]
-    return _hash([code, modules, reads, str(edition.runs), digest(ROOT / "requirements.txt")])
+    return hash_of([code, code_digests("\n".join(text for _, text in code))])
+
+
+def code_digests(source: str) -> dict[str, str]:
+    """The hash of each file of this library that a program imports, and of the lock of packages, by their paths."""
+    files = [*modules_of(source), ROOT / "requirements.txt"]
+    return {path.relative_to(ROOT).as_posix(): digest(path) for path in files}
+
+
+def recorded() -> dict[str, str]:
+    """The hash of each recorded measurement and each file of the published runs, which pages show."""
+    return _digests(path for folder in (MEASUREMENTS, PUBLISHED_RUNS) for path in _files(folder))
 
 
 def modules_of(source: str) -> list[Path]:
     """The files of this library that a program imports, and those that they import, and so on."""
-    waiting, found = _imported(source), set()
+    waiting = set(_imported(source))
+    found: set[Path] = set()
     while waiting:
         name = waiting.pop()
         path = ROOT / Path(*name.split("."))
@@ -136,18 +153,19 @@ def modules_of(source: str) -> list[Path]:
     return sorted(found)
 
 
-def _imported(source: str) -> set[str]:
+@functools.cache  # the chapters share most modules
+def _imported(source: str) -> frozenset[str]:
     """The names of this library's modules, and of what may be modules, that a source imports anywhere in it."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except SyntaxError:  # a chapter that cannot run says so itself
-        return set()
+        return frozenset()
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     ours = {name for name in names if name.split(".")[0] == "smallcnn"}
-    return ours | {name.rsplit(".", 1)[0] for name in ours if "." in name}
+    return frozenset(ours | {name.rsplit(".", 1)[0] for name in ours if "." in name})
 
 
 def book_inputs(edition: Edition) -> str:
@@ -162,7 +180,7 @@ def book_inputs(edition: Edition) -> str:
         edition.folder / "results",
     ]
     files = [*sources, *(path for folder in folders for path in _files(folder))]
-    return _hash([{name: edition.changes_of(name) for name in CHAPTERS}, str(edition.runs), _digests(files)])
+    return hash_of([{name: edition.changes_of(name) for name in CHAPTERS}, str(edition.runs), _digests(files)])
 
 
 def book_is_current(edition: Edition) -> bool:
@@ -171,7 +189,7 @@ def book_is_current(edition: Edition) -> bool:
         noted = json.loads(_book_stamp(edition).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return noted == _published(edition)
+    return bool(noted == _published(edition))
 
 
 def note_publication(edition: Edition) -> None:
@@ -184,7 +202,7 @@ def _book_stamp(edition: Edition) -> Path:
 
 
 def _published(edition: Edition) -> dict[str, str]:
-    return {"inputs": book_inputs(edition), "pages": _hash(_digests(_files(edition.html)))}
+    return {"inputs": book_inputs(edition), "pages": hash_of(_digests(_files(edition.html)))}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -201,5 +219,6 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def _hash(content: Any) -> str:
+def hash_of(content: Any) -> str:
+    """SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+from smallcnn.build import cache
 from smallcnn.build.cache import Edition
 from smallcnn.commands import CommandError, say
-from smallcnn.files import write_text
+from smallcnn.files import write_json, write_text
 from smallcnn.paths import BOOK, ROOT
 from smallcnn.study import CHAPTERS
 
@@ -32,8 +35,6 @@ class PagesError(CommandError):
 
 def assemble(edition: Edition, results: Mapping[str, Any]) -> None:
     """Puts the source folder of the book together: pages, executed chapters, generated parts, configuration."""
-    from smallcnn.report import measurements, summary  # here: pandas and matplotlib take a second
-
     source = edition.folder / "source"
     contents = {"_config.yml": _configuration(edition), "_toc.yml": (ROOT / "_toc.yml").read_bytes()}
     for path in sorted(BOOK.rglob("*")):
@@ -42,7 +43,7 @@ def assemble(edition: Edition, results: Mapping[str, Any]) -> None:
             contents[name] = path.read_bytes()
     for chapter in CHAPTERS:
         contents[f"{chapter}.ipynb"] = _page(edition, chapter).encode()
-    for name, content in (summary.generated_parts(results) | measurements.measured_parts()).items():
+    for name, content in _generated_parts(edition, results).items():
         contents[f"generated/{name}"] = content
     for path in list(source.rglob("*")):
         if path.is_file() and path.relative_to(source).as_posix() not in contents:
@@ -52,6 +53,48 @@ def assemble(edition: Edition, results: Mapping[str, Any]) -> None:
         if not path.exists() or path.read_bytes() != content:  # an untouched file is not built again
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+
+
+def _generated_parts(edition: Edition, results: Mapping[str, Any]) -> dict[str, bytes]:
+    """What is drawn and written for plain pages, by file name: from the results, and from recorded measurements."""
+
+    def summaries() -> dict[str, bytes]:
+        from smallcnn.report import summary  # here: pandas and matplotlib take a second
+
+        return summary.generated_parts(results)
+
+    def measured() -> dict[str, bytes]:
+        from smallcnn.report import measurements
+
+        return measurements.measured_parts()
+
+    said = [dict(results), edition.preview]
+    return _parts(edition, "summary", said, summaries) | _parts(edition, "measurements", cache.recorded(), measured)
+
+
+def _parts(edition: Edition, module: str, said: object, make: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
+    """What `make` makes from `said` with a module of `smallcnn.report`, or made last, if neither has changed since."""
+    folder = edition.folder / "generated" / module
+    inputs = cache.hash_of([said, cache.code_digests(f"import smallcnn.report.{module}")])
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        stamp = json.loads((folder / "stamp.json").read_text(encoding="utf-8"))
+        parts = {name: (folder / name).read_bytes() for name in stamp["parts"]}
+        if stamp == _parts_stamp(inputs, parts):
+            return parts
+    parts = make()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, content in parts.items():
+        (folder / name).write_bytes(content)
+    write_json(folder / "stamp.json", _parts_stamp(inputs, parts))
+    return parts
+
+
+def _parts_stamp(inputs: str, parts: Mapping[str, bytes]) -> dict[str, Any]:
+    return {
+        "inputs": inputs,
+        "parts": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
+    }
 
 
 def _page(edition: Edition, chapter: str) -> str:
@@ -69,7 +112,7 @@ def _page(edition: Edition, chapter: str) -> str:
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
-    return nbformat.writes(page)
+    return str(nbformat.writes(page))
 
 
 def _lasting(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -95,32 +138,71 @@ def _configuration(edition: Edition) -> bytes:
     return yaml.safe_dump(values, allow_unicode=True).encode()
 
 
-def build(edition: Edition) -> None:
+class JupyterBook:
+    """jupyter-book in a process that imports what takes seconds and then waits to be told what to do.
+
+    Args:
+        log: the file that gets all it prints.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Starts the process, if there is none yet."""
+        if self._process is None:
+            command = [sys.executable, "-m", "smallcnn.build.jupyter_book"]
+            with self.log.open("w", encoding="utf-8") as file:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+                )
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Runs jupyter-book with these arguments; returns its exit code."""
+        self.start()
+        assert self._process is not None
+        self._process.communicate(json.dumps(arguments) + "\n")
+        return self._process.returncode
+
+    def end(self) -> None:
+        """Ends the process, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+
+
+@contextmanager
+def jupyter_book(edition: Edition) -> Iterator[JupyterBook]:
+    """jupyter-book for `edition`, to be started when its time is near; it ends with the block."""
+    tool = JupyterBook(edition.folder / "html.log")
+    try:
+        yield tool
+    finally:
+        tool.end()
+
+
+def build(edition: Edition, tool: JupyterBook) -> None:
     """Builds the pages with warnings as errors, beside the published ones."""
-    source, log = edition.folder / "source", edition.folder / "html.log"
-    jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
-    command = [sys.executable, jupyter_book, "build", str(source), "--path-output", str(edition.folder / "sphinx")]
+    source = edition.folder / "source"
+    arguments = ["build", str(source), "--path-output", str(edition.folder / "sphinx")]
     everything = [(source / name).read_bytes() for name in ("_config.yml", "_toc.yml")]
     marker = edition.folder / "sphinx" / "configuration.sha256"
     configuration = hashlib.sha256(b"".join(everything)).hexdigest()
     if not marker.exists() or marker.read_text() != configuration or marker.stat().st_mtime > time.time():
         # A killed build may have left half a page, a changed table of contents old sidebars; Sphinx goes by the clock,
         # and takes new text for old if that was set back.
-        command.append("--all")
+        arguments.append("--all")
         shutil.rmtree(built(edition), ignore_errors=True)  # Sphinx never removes a page
     marker.unlink(missing_ok=True)
     say("building the pages")
-    with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run(
-            [*command, "-W", "-n", "--keep-going"], stdout=file, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode != 0:
-        text = log.read_text(encoding="utf-8", errors="replace")
+    if tool.run([*arguments, "-W", "-n", "--keep-going"]) != 0:
+        text = tool.log.read_text(encoding="utf-8", errors="replace")
         if os.strerror(errno.ENOSPC) in text:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(edition.folder))
         lines = text.splitlines()
         problems = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-5:]
-        raise PagesError("the pages were not built:\n" + "\n".join(problems) + f"\n(all of it: {log})")
+        raise PagesError("the pages were not built:\n" + "\n".join(problems) + f"\n(all of it: {tool.log})")
     write_text(marker, configuration)
 
 

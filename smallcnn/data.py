@@ -75,10 +75,7 @@ def load_mnist() -> tuple[Dataset, Dataset]:
         DataError: if the local copy is damaged, a source gives other data, or no source can be reached.
     """
     path = mnist_file()
-    if path.exists():
-        arrays = _read(path)
-    else:
-        arrays = _fetch(path)
+    arrays = _read(path) if path.exists() else _fetch(path)
     for array in arrays.values():
         array.setflags(write=False)
     return Dataset(arrays["x_train"], arrays["y_train"]), Dataset(arrays["x_test"], arrays["y_test"])
@@ -112,7 +109,7 @@ def scale(images: np.ndarray) -> np.ndarray:
 
 def one_hot(labels: np.ndarray) -> np.ndarray:
     """Turns digits (n,) into float32 rows (n, 10) with a one in the digit's place."""
-    return np.eye(CLASSES, dtype=np.float32)[labels]
+    return np.eye(CLASSES, dtype=np.float32).take(labels, axis=0)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -156,14 +153,15 @@ def _fetch(path: Path) -> dict[str, np.ndarray]:
         print(f"MNIST: no copy at {path}; fetching it with {name}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                arrays = fetch(Path(folder))
+                arrays: dict[str, Any] = fetch(Path(folder))
                 _verify(arrays, name)
             except Exception as error:  # noqa: BLE001 - a source may fail in any way; the next one is tried
                 reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
                 problems.append(f"{name}: {reason}")
                 print(f"MNIST: {problems[-1]}", flush=True)
             else:
-                _keep(path, arrays)
+                with replacing(path) as temporary, temporary.open("wb") as file:
+                    np.savez_compressed(file, **arrays)
                 return arrays
     raise DataError(f"MNIST could not be fetched. {' | '.join(problems)}. {WAYS_TO_SUPPLY}")
 
@@ -211,8 +209,3 @@ def _parse_idx(content: bytes) -> np.ndarray:
     rank = content[3]
     shape = struct.unpack_from(f">{rank}I", content, 4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-def _keep(path: Path, arrays: dict[str, Any]) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)

@@ -417,8 +417,8 @@ def ranking_comparison(
     )
     alt = (
         "Two panels, the magnitude of every kernel weight on a log scale, a column for each convolution. Left, what "
-        f"lies below one common height is crossed out, {shares[0]} of the columns. Right, this height is another in each "
-        f"column: {shares[1]} of them."
+        f"lies below one common height is crossed out, {shares[0]} of the columns. Right, this height is another in "
+        f"each column: {shares[1]} of them."
     )
     return Picture(figure, caption, alt)
 

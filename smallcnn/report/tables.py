@@ -142,7 +142,7 @@ def _shown(value: Any, is_share: bool) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return str(value)
     if is_share:
-        return percent(value)
+        return percent(float(value))
     return f"{value:,}" if isinstance(value, int | np.integer) else f"{value:,.4g}"
 
 

@@ -264,7 +264,7 @@ def test_without_halide_auto_is_tensorflow_and_halide_an_error_before_anything_s
     chapter = Chapter("approach_2", notebook)
     assert engines(chapter, PUBLISHED["approach_2"]) == {"tensorflow"}
     notebook["engine"] = "halide"
-    with pytest.raises(ParameterError, match="engine is halide, which is not installed on this machine; take engine="):
+    with pytest.raises(ParameterError, match="engine is halide; Halide is not installed on this machine; take engine="):
         chapter.configs(Model(PUBLISHED["approach_2"]))
 
 

@@ -58,7 +58,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """Returns `value` if it is one of `choices`, else raises ValueError."""
     if value not in choices:
         raise ValueError(f"{name} is {quote(value)}; expected one of {', '.join(choices)}")
-    return value
+    return str(value)
 
 
 def check_flag(name: str, value: Any) -> bool:

@@ -40,7 +40,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = _parser()
+    if words.count("--") > 1:  # argparse may drop the second without a word
+        parser.error("'--' stands where a value is expected")
+    options = parser.parse_args(words)
     return run(lambda: options.command(options))
 
 

@@ -47,17 +47,14 @@ def training_configs(architecture: Architecture, values: Mapping[str, Any]) -> l
         settings = {name: values[name] for name in SETTINGS}
         return [TrainingConfig(architecture, seed, engine=engine, **settings) for seed in values["seeds"]]
 
-    asked = values["engine"]
-    if asked == "tensorflow" or (asked == "auto" and why_not_halide(architecture)):
+    asked, fast, reason = values["engine"], with_engine("halide"), why_not_halide(architecture)
+    if not reason and not is_available("halide") and not all(map(is_recorded, fast)):
+        reason = "Halide is not installed on this machine"
+    if asked == "tensorflow" or (asked == "auto" and reason):
         return with_engine("tensorflow")
-    if reason := why_not_halide(architecture):
+    if reason:
         raise ParameterError(f"engine is halide; {reason}; take engine=auto")
-    fast = with_engine("halide")
-    if is_available("halide") or all(map(is_recorded, fast)):
-        return fast
-    if asked == "auto":
-        return with_engine("tensorflow")
-    raise ParameterError("engine is halide, which is not installed on this machine; take engine=auto")
+    return fast
 
 
 def why_not_halide(architecture: Architecture) -> str:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from smallcnn.architecture import TARGET, Architecture
 from smallcnn.config import TrainingRun
 from smallcnn.report.tables import difference, percent, spread
-from smallcnn.report.uncertainty import Verdict, differs_by, is_above, never_above, reaches, unanimous
+from smallcnn.report.uncertainty import Verdict, differs_by, is_above, reaches, unanimous
 
 Found = tuple[str, Verdict | str]
 Runs = Sequence[TrainingRun]
@@ -130,5 +130,7 @@ def _first_epoch_above(run: TrainingRun, figure: float) -> int | None:
 
 def no_better_than_unpruned(by_round: Sequence[Runs]) -> Found:
     """Whether no round is more accurate than the unpruned network."""
-    best = list(map(accuracies, by_round))
-    return ", ".join(map(spread, best)), never_above(best[1:], best[0])
+    unpruned, *rounds = map(accuracies, by_round)
+    return ", ".join(map(spread, (unpruned, *rounds))), Verdict.all(
+        is_above(values, unpruned).opposite for values in rounds
+    )

@@ -12,7 +12,7 @@ from typing import Any
 from smallcnn.architecture import Architecture
 from smallcnn.files import write_json, write_text
 from smallcnn.paths import BOOK, ROOT, build_folder
-from smallcnn.report.parameters import ParameterError, check_name, check_values, published_values
+from smallcnn.report.parameters import ParameterError, check_values, published_values
 from smallcnn.study import CHAPTERS, PARAMETERS
 
 
@@ -39,15 +39,8 @@ def notebook_values(chapter: str) -> dict[str, Any]:
     Raises:
         ParameterError: if the chapter is unknown, or a parameter is set to what is no plain value.
     """
-    known = published_values(chapter)
-    try:
-        statements = ast.parse(tagged_source(chapter, "parameters")).body
-    except SyntaxError as error:
-        raise ParameterError(
-            f"{chapter}: its parameters cell is no Python, {error.msg} in line {error.lineno}"
-        ) from None
-    values = {}
-    for statement in statements:
+    known, values = published_values(chapter), {}
+    for statement in _parsed(chapter, "parameters").body:
         match statement:
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=value)
@@ -107,8 +100,6 @@ def check_parameters(chapter: str, changes: Mapping[str, Any]) -> dict[str, Any]
         ParameterError: if the chapter or a name is unknown, a type is wrong, a value is out of range, or the network
             that they make is none that can be trained.
     """
-    for name in changes:
-        check_name(chapter, name, published_values(chapter))
     values = notebook_values(chapter) | dict(changes)
     check_values(chapter, values)
     read_network(chapter, values)
@@ -124,11 +115,10 @@ def read_network(chapter: str, values: Mapping[str, Any]) -> Architecture | None
     Raises:
         ParameterError: if the cell fails, or its `model` is outside the vocabulary.
     """
-    source = tagged_source(chapter, "network")
+    source, parameters = (tagged_source(chapter, tag) for tag in ("network", "parameters"))
     if not source:
         return None
-    parameters = tagged_source(chapter, "parameters")
-    names = {node.id for node in ast.walk(_parsed(chapter, source)) if isinstance(node, ast.Name)}
+    names = {node.id for node in ast.walk(_parsed(chapter, "network")) if isinstance(node, ast.Name)}
     content = [source, parameters, {name: value for name, value in values.items() if name in names}, _reader()]
     kept = build_folder() / "networks" / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
     try:
@@ -139,11 +129,11 @@ def read_network(chapter: str, values: Mapping[str, Any]) -> Architecture | None
     return architecture
 
 
-def _parsed(chapter: str, source: str) -> ast.Module:
+def _parsed(chapter: str, tag: str) -> ast.Module:
     try:
-        return ast.parse(source)
+        return ast.parse(tagged_source(chapter, tag))
     except SyntaxError as error:
-        raise ParameterError(f"{chapter}: its network cell is no Python, {error.msg} in line {error.lineno}") from None
+        raise ParameterError(f"{chapter}: its {tag} cell is no Python, {error.msg} in line {error.lineno}") from None
 
 
 def _reader() -> str:

@@ -12,16 +12,10 @@ import pandas as pd
 from smallcnn import study
 from smallcnn.architecture import TARGET, Activation, Architecture, convolution_kernels
 from smallcnn.config import TrainingRun
-from smallcnn.report.tables import percent, points, spread
+from smallcnn.report.tables import named_frame, percent, points, spread
 from smallcnn.report.uncertainty import Verdict, mean_and_deviation, other_half_accuracy, wilson_interval
 
 VERDICTS = {Verdict.SEEN: "✓\u00a0seen", Verdict.NOT_SEEN: "✗\u00a0not seen", Verdict.UNDECIDED: "–\u00a0undecided"}
-
-
-def _frame(name: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(list(rows))
-    frame.attrs["name"] = name
-    return frame
 
 
 def layers(architecture: Architecture) -> pd.DataFrame:
@@ -41,7 +35,7 @@ def layers(architecture: Architecture) -> pd.DataFrame:
             }
         )
     everything = {"total": architecture.total, "trainable": architecture.trainable}
-    return _frame("layers", [*rows, {"layer": "**all**", "what_it_does": "", "output_shape": "", **everything}])
+    return named_frame("layers", [*rows, {"layer": "**all**", "what_it_does": "", "output_shape": "", **everything}])
 
 
 def runs(trained: Sequence[TrainingRun]) -> pd.DataFrame:
@@ -65,7 +59,7 @@ def runs(trained: Sequence[TrainingRun]) -> pd.DataFrame:
                 "epochs_run": run.epochs_run,
             }
         )
-    return _frame("runs", rows)
+    return named_frame("runs", rows)
 
 
 def sentence(trained: Sequence[TrainingRun]) -> str:
@@ -93,7 +87,7 @@ def sentence(trained: Sequence[TrainingRun]) -> str:
 
 def claims(found: Mapping[str, tuple[str, Verdict | str]]) -> pd.DataFrame:
     """Claims of the article beside what was measured here, and the verdict, which may be in words."""
-    return _frame(
+    return named_frame(
         "claims",
         [
             {
@@ -128,7 +122,7 @@ def rounds(by_round: Sequence[Sequence[TrainingRun]], gradual: Sequence[Training
     if gradual:
         unknown = {"network": study.GRADUAL, "round_fraction": math.nan, "pruned_in_round": pd.NA}
         rows.append(unknown | _counts_and_accuracies(gradual))
-    return _frame("rounds", rows).astype({"pruned_in_round": "Int64"})
+    return named_frame("rounds", rows).astype({"pruned_in_round": "Int64"})
 
 
 def _counts_and_accuracies(trained: Sequence[TrainingRun]) -> dict[str, Any]:
@@ -170,7 +164,7 @@ def survivors(trained: Mapping[str, TrainingRun]) -> pd.DataFrame:
             left = np.count_nonzero(run.weights[name])
             row |= {label: left, f"{label}_share": left / kernel.size}
         rows.append(row)
-    return _frame("survivors", rows)
+    return named_frame("survivors", rows)
 
 
 def pruning_counts(run: TrainingRun) -> dict[str, Any]:
@@ -199,7 +193,7 @@ def parameters(published: Mapping[str, Any], used: Mapping[str, Any]) -> pd.Data
                 "used_here": f"**{used[name]}** (changed)" if changed else str(used[name]),
             }
         )
-    return _frame("parameters", rows)
+    return named_frame("parameters", rows)
 
 
 def provenance(trained: Iterable[TrainingRun]) -> pd.DataFrame:
@@ -218,4 +212,4 @@ def provenance(trained: Iterable[TrainingRun]) -> pd.DataFrame:
                 "software": ", ".join(f"{name} {version}" for name, version in made.items()),
             }
         )
-    return _frame("provenance", rows)
+    return named_frame("provenance", rows)

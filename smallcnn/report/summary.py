@@ -15,7 +15,7 @@ from smallcnn.architecture import TARGET
 from smallcnn.report import tables
 from smallcnn.report.chapter import changes_note
 from smallcnn.report.tables import percent, spread
-from smallcnn.report.uncertainty import is_above, mean_and_deviation, paired_difference
+from smallcnn.report.uncertainty import mean_and_deviation
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -118,9 +118,7 @@ def comparison(results: Results) -> pd.DataFrame:
                 "multiply_adds": network.multiply_adds,
             }
         )
-    frame = pd.DataFrame(rows)
-    frame.attrs["name"] = "comparison"
-    return frame
+    return tables.named_frame("comparison", rows)
 
 
 def pairs(results: Results) -> list[tuple[Network, Network]]:
@@ -149,27 +147,12 @@ def common_seeds(one: Network, other: Network) -> list[int]:
 
 
 def differences(results: Results) -> pd.DataFrame:
-    """How much more accurate one network is than another, by the seeds that both were trained with.
-
-    `points` is the mean difference in percentage points, `points_half_width` half the width of its 95 % interval.
-    """
-    rows = []
-    for one, other in pairs(results):
-        values, others = ([network.accuracies[seed] for seed in common_seeds(one, other)] for network in (one, other))
-        mean, half_width = paired_difference(values, others)
-        rows.append(
-            {
-                "what": one.name,
-                "against": other.name,
-                "seeds": len(values),
-                "points": 100 * mean,
-                "points_half_width": 100 * half_width,
-                "accuracy_is": tables.HIGHER[is_above(values, others).name],
-            }
-        )
-    frame = pd.DataFrame(rows)
-    frame.attrs["name"] = "differences"
-    return frame
+    """How much more accurate one network is than another, by the seeds that both were trained with."""
+    return tables.differences(
+        (one.name, other.name, [one.accuracies[seed] for seed in seeds], [other.accuracies[seed] for seed in seeds])
+        for one, other in pairs(results)
+        for seeds in [common_seeds(one, other)]
+    )
 
 
 def meaning(results: Results) -> Markdown:

@@ -6,12 +6,12 @@ import html
 import math
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallcnn.report.uncertainty import is_above, mean_and_deviation, paired_difference
+from smallcnn.report.uncertainty import Verdict, is_above, mean_and_deviation, paired_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,19 +67,42 @@ def points(mean: float, half_width: float) -> str:
     return shown if math.isinf(half_width) else f"{shown}\u00a0±\u00a0{half_width:.2f}"
 
 
-HIGHER = {"SEEN": "higher", "NOT_SEEN": "lower", "UNDECIDED": "undecided"}
+HIGHER = {Verdict.SEEN: "higher", Verdict.NOT_SEEN: "lower", Verdict.UNDECIDED: "undecided"}
+
+
+def named_frame(name: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a data frame with the name that its file has."""
+    import pandas as pd  # here: what only shows numbers must not wait for it
+
+    found = pd.DataFrame(list(rows))
+    found.attrs["name"] = name
+    return found
+
+
+def differences(rows: Iterable[tuple[str, str, Sequence[float], Sequence[float]]]) -> pd.DataFrame:
+    """Networks against each other: two names, and the accuracies (0 to 1) of each with the same seeds.
+
+    `points` is the mean difference in percentage points, `points_half_width` half the width of its 95 % interval.
+    """
+    found = []
+    for one, other, values, others in rows:
+        mean, half_width = paired_difference(values, others)
+        found.append(
+            {
+                "what": one,
+                "against": other,
+                "seeds": len(values),
+                "points": 100 * mean,
+                "points_half_width": 100 * half_width,
+                "accuracy_is": HIGHER[is_above(values, others)],
+            }
+        )
+    return named_frame("differences", found)
 
 
 def difference_table(rows: Iterable[tuple[str, str, Sequence[float], Sequence[float]]]) -> str:
-    """Networks against each other: two names, and the accuracies (0 to 1) of each with the same seeds."""
-    return table(
-        ("what", "against", "seeds", "points, 95 % interval", "accuracy is"),
-        [
-            (one, other, len(values), difference(values, others), HIGHER[is_above(values, others).name])
-            for one, other, values, others in rows
-        ],
-        left=2,
-    )
+    """The same as Markdown."""
+    return to_markdown(differences(rows))
 
 
 def _counted(count: int, share: float) -> str:
@@ -142,7 +165,7 @@ def _shown(value: Any, is_share: bool) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return str(value)
     if is_share:
-        return percent(value)
+        return percent(float(value))
     return f"{value:,}" if isinstance(value, int | np.integer) else f"{value:,.4g}"
 
 

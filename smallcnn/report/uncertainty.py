@@ -84,11 +84,6 @@ def differs_by(values: Sequence[float], others: Sequence[float], figure: float) 
     return Verdict.SEEN if abs(mean) > half_width else Verdict.UNDECIDED
 
 
-def never_above(groups: Iterable[Sequence[float]], others: Sequence[float]) -> Verdict:
-    """Whether no group of values exceeds `others`, measured with the same seeds."""
-    return Verdict.all(is_above(values, others).opposite for values in groups)
-
-
 def unanimous(answers: Sequence[bool]) -> Verdict:
     """Seen if all seeds say yes, not seen if all say no, undecided if they disagree."""
     if len(set(answers)) != 1:

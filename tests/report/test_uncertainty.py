@@ -17,7 +17,6 @@ from smallcnn.report.uncertainty import (
     differs_by,
     is_above,
     mean_and_deviation,
-    never_above,
     other_half_accuracy,
     paired_difference,
     reaches,
@@ -138,15 +137,6 @@ def pair(mean: float, spread: float) -> list[float]:
 )
 def test_two_seeds_tell_beyond_12_706_times_their_spread(mean: float, verdict: Verdict) -> None:
     assert is_above(pair(mean, 1.0), [0.0, 0.0]) is verdict
-    assert never_above([pair(mean, 1.0)], [0.0, 0.0]) is verdict.opposite
-
-
-def test_none_is_above_only_if_none_of_several_is() -> None:
-    low, high, near = pair(-20, 1), pair(20, 1), pair(0, 1)
-    zero = [0.0, 0.0]
-    assert never_above([low, low], zero) is SEEN
-    assert never_above([low, near], zero) is UNDECIDED
-    assert never_above([near, high], zero) is NOT_SEEN
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from smallcnn.commands import CommandError, run, say
 from smallcnn.report.parameters import ParameterError
 from smallcnn.study import CHAPTERS
+
+if TYPE_CHECKING:
+    from smallcnn.build.cache import Edition
 
 # What a command needs is imported when it runs: help and errors must not wait for it.
 
@@ -136,11 +140,11 @@ def _book(options: argparse.Namespace) -> None:
     say(f"Open {first_page}")
 
 
-def _finished(edition):
+def _finished(edition: Edition) -> Path:
     return edition.folder / "fresh" / "finished"
 
 
-def _publish(edition):
+def _publish(edition: Edition) -> Path:
     """Builds an edition; imports what that takes only if there is something to do."""
     from smallcnn.build import cache
 

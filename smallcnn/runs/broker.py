@@ -89,7 +89,7 @@ def listening(report: Report, start_pool: Callable[[], str]) -> Iterator[str]:
             """A notebook that is gone needs no answer."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()  # seconds that its end may take
         try:
             yield f"127.0.0.1 {server.server_address[1]} {password}"
         finally:

@@ -142,7 +142,7 @@ TRAINING = {
     "seeds": [0, 1, 2],
     "engine": "auto",
 }
-FEW = {"epochs": 4, "train_examples": 12000, "seeds": [0, 1]}
+FEW = {"epochs": 3, "train_examples": 6000, "seeds": [0, 1]}
 SECOND_NETWORK = {
     "filters": [4, 8, 16, 16, 10],
     "pool_after": [2],

@@ -167,10 +167,11 @@ def keras() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="session")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
-    """The preview, built once for all tests."""
+    """The preview of the project with one more approach, built once for all tests."""
     from tests.build.preview import Book, Copy  # here, because only the tests of the build need it
 
     copy = Copy(tmp_path_factory.mktemp("preview") / "a path" / "prüfung")
+    copy.add_approach()
     imported = copy.python("-c", "import smallcnn; print(smallcnn.__file__)", folder="book").stdout
     assert imported.strip() == str(copy.folder / "smallcnn" / "__init__.py")
     return Book(copy, copy.build())

@@ -32,22 +32,26 @@ def publish(edition: Edition) -> Path:
         BuildError: if a chapter, the HTML or the gates fail; the pages published before stay as they were.
         ParameterError: if the edition's parameters are wrong.
     """
-    first_page = edition.html / "index.html"
-    _check(edition)
-    with _only_one(edition.folder), _environment(edition):
-        if cache.book_is_current(edition):
-            say("the book is up to date")
-            return first_page
-        with html.jupyter_book(edition) as tool:
-            _execute_chapters(edition, tool.start)
-            results = {chapter: json.loads(edition.results(chapter).read_text("utf-8")) for chapter in CHAPTERS}
-            html.assemble(edition, results)
-            html.build(edition, tool)
-        if problems := gates.book_problems(html.built(edition), results, edition.folder / "gates.json"):
-            raise BuildError("the pages were built and must not be published:\n" + "\n".join(problems))
-        html.publish(edition)
-        cache.note_publication(edition)
-    return first_page
+    with _environment(edition):
+        _check(edition)
+        with _only_one(edition.folder):
+            if cache.book_is_current(edition):
+                say("The book is up to date.")
+            else:
+                _build(edition)
+    return edition.html / "index.html"
+
+
+def _build(edition: Edition) -> None:
+    with html.jupyter_book(edition) as tool:
+        _execute_chapters(edition, tool.start)
+        results = {chapter: json.loads(edition.results(chapter).read_text("utf-8")) for chapter in CHAPTERS}
+        html.assemble(edition, results)
+        html.build(edition, tool)
+    if problems := gates.book_problems(html.built(edition), results, edition.folder / "gates.json"):
+        raise BuildError("the pages were built and must not be published:\n" + "\n".join(problems))
+    html.publish(edition)
+    cache.note_publication(edition)
 
 
 def _check(edition: Edition) -> None:

@@ -27,7 +27,7 @@ from smallcnn.paths import BOOK
 from smallcnn.report.notebook import tagged_source
 
 # What a kernel runs before its chapter does, so that the seconds of these imports pass while the chapter waits.
-IMPORTS = "from smallcnn.report import chapter, figures; del chapter, figures"
+IMPORTS = "import scipy.stats; from smallcnn.report import chapter, figures; del chapter, figures, scipy"
 IMPORTS_WITH_NETWORK = f"from smallcnn.models import import_keras; import_keras(); del import_keras; {IMPORTS}"
 END_SECONDS = 5.0  # for a process to clear up after itself
 

@@ -102,7 +102,8 @@ def check_parameters(chapter: str, changes: Mapping[str, Any]) -> dict[str, Any]
     """
     values = notebook_values(chapter) | dict(changes)
     check_values(chapter, values)
-    read_network(chapter, values)
+    if changes.keys() & network_variables(chapter):  # else it is the one that it was
+        read_network(chapter, values)
     return values
 
 
@@ -118,7 +119,7 @@ def read_network(chapter: str, values: Mapping[str, Any]) -> Architecture | None
     source, parameters = (tagged_source(chapter, tag) for tag in ("network", "parameters"))
     if not source:
         return None
-    names = {node.id for node in ast.walk(_parsed(chapter, "network")) if isinstance(node, ast.Name)}
+    names = network_variables(chapter)
     content = [source, parameters, {name: value for name, value in values.items() if name in names}, _reader()]
     kept = build_folder() / "networks" / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
     try:
@@ -127,6 +128,11 @@ def read_network(chapter: str, values: Mapping[str, Any]) -> Architecture | None
         architecture = _run_network_cell(chapter, parameters, source, values)
     write_json(kept, architecture.to_json())
     return architecture
+
+
+def network_variables(chapter: str) -> set[str]:
+    """The variables that the network cell of `chapter` uses."""
+    return {node.id for node in ast.walk(_parsed(chapter, "network")) if isinstance(node, ast.Name)}
 
 
 def _parsed(chapter: str, tag: str) -> ast.Module:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+import json
 import os
-import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -20,13 +24,20 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from smallcnn import commands, measurements, pages, parameters, publishing
+from smallcnn import cli, commands, study
+from smallcnn.build import book, cache, execution, html
+from smallcnn.build.cache import Edition, fresh_edition, preview_edition, published_edition, rerun_edition
+from smallcnn.build.execution import BuildError
+from smallcnn.commands import CommandError
 from smallcnn.data import DataError
 from smallcnn.files import write_json
-from smallcnn.paths import ROOT
-from smallcnn.publishing import BuildError, Edition, fresh_edition, preview_edition, published_edition, rerun_edition
+from smallcnn.paths import ROOT, mnist_file
+from smallcnn.report import measurements, notebook, parameters, summary
+from smallcnn.runs import broker, workers
+from smallcnn.study import Chapter
 
-PARAMETERS = "shown: int = 3  # what is shown"
+PARAMETERS = "digits_shown: int = 3  # what is shown"
+SHOWN = "from smallcnn.report import tables\n\ndigits_shown"
 KILLED = -9
 
 
@@ -54,13 +65,26 @@ class Project:
         self.given: dict[str, dict[str, Any]] = {}
         self.answer = "as always"
         self.damage: Callable[[Any], Any] = lambda notebook: None
+        self.trains = False
+        self.made: list[str] = []
+        self.pools: list[str] = []
+        self.lines: list[str] = []
         self.book.mkdir(parents=True)
-        (folder / "smallcnn").mkdir()
-        (folder / "smallcnn" / "library.py").write_text("one = 1\n", encoding="utf-8")
-        for name, content in (("requirements.txt", ""), ("_toc.yml", "root: index\n"), ("_config.yml", "html: {}\n")):
+        files = {
+            "requirements.txt": "",
+            "_toc.yml": "root: index\n",
+            "_config.yml": "html: {}\n",
+            "smallcnn/__init__.py": "",
+            "smallcnn/study.py": "",
+            "smallcnn/report/__init__.py": "",
+            "smallcnn/report/tables.py": "def late():\n    from smallcnn import study\n",
+            "smallcnn/build/gates.py": "from smallcnn.report import tables\n",
+        }
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content, encoding="utf-8")
         for chapter in ("first", "second"):
-            self.write(chapter, [PARAMETERS, "shown"])
+            self.write(chapter, [PARAMETERS, SHOWN])
 
     def write(self, chapter: str, sources: list[str], text: str = "# A title") -> None:
         """Writes a notebook whose first code cell has the parameters."""
@@ -75,35 +99,82 @@ class Project:
         chapter = source.stem
         self.executed.append(chapter)
         self.given[chapter] = parameters
+        if self.trains:
+            self.pools.append(broker.pool_address())
+            broker.say(f"{chapter} trains")
         notebook = executed(nbformat.read(source, as_version=4), parameters)
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.outputs = [new_output("stream", text=f"{chapter} shows {parameters.get('shown', 3)}")]
+                cell.outputs = [new_output("stream", text=f"{chapter} shows {parameters.get('digits_shown', 3)}")]
         self.damage(notebook)
         nbformat.write(notebook, output)
         results = {"answer": self.answer, "changed_parameters": parameters}
         write_json(Path(os.environ["SMALLCNN_BUILD"]) / "results" / f"{chapter}.json", results)
 
+    def make_summary(self, results: Any) -> dict[str, bytes]:
+        """Takes the place of `summary.generated_parts`."""
+        self.made.append("summary")
+        return {"answer.md": repr(results).encode()}
+
+    def make_measured(self) -> dict[str, bytes]:
+        """Takes the place of `measurements.measured_parts`."""
+        self.made.append("measured")
+        return {"engines.md": b"measured"}
+
     def build(self, edition: Edition | None = None) -> list[str]:
         """Executes what is not current and returns which chapters that were."""
         edition = edition or published_edition()
         self.executed.clear()
-        with publishing._environment(edition):
-            publishing._execute_chapters(edition)
+        with book._environment(edition):
+            book._execute_chapters(edition, lambda: None)
         return list(self.executed)
+
+
+class ExecutedHere:
+    """Takes the place of an `Execution`: no process, the chapter is executed when it is told to begin."""
+
+    def __init__(self, edition: Edition, chapter: str) -> None:
+        self.edition, self.chapter = edition, chapter
+        self.code = cache.code_inputs(chapter)
+        self.answer, self._there = Pipe()
+
+    def begin(self) -> None:
+        try:
+            execution.execute(self.edition, self.chapter, None, self.code)
+        except CommandError as error:
+            self._there.send(error)
+        else:
+            self._there.send(None)
+
+    def finish(self) -> None:
+        if (error := self.answer.recv()) is not None:
+            raise error
+
+    def end(self) -> None:
+        pass
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     project = Project(tmp_path / "a project")
-    monkeypatch.setattr(publishing, "ROOT", project.root)
-    monkeypatch.setattr(publishing, "BOOK", project.book)
-    monkeypatch.setattr(parameters, "BOOK", project.book)
-    monkeypatch.setattr(publishing, "CHAPTERS", {"first": (), "second": ("first",)})
-    monkeypatch.setattr(publishing, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    chapters = {
+        "first": Chapter("first", {"digits_shown": 3}),
+        "second": Chapter("second", {"digits_shown": 3}, reads=("first",)),
+    }
+    for module in (book, cache, html, parameters, notebook):
+        monkeypatch.setattr(module, "CHAPTERS", chapters)
+    for module in (cache, html):
+        monkeypatch.setattr(module, "ROOT", project.root)
+    for module in (cache, html, execution, notebook):
+        monkeypatch.setattr(module, "BOOK", project.book)
+    monkeypatch.setattr(cache, "PUBLISHED_RUNS", project.root / "runs")
+    monkeypatch.setattr(cache, "MEASUREMENTS", project.root / "measurements")
+    monkeypatch.setattr(book, "Execution", ExecutedHere)
+    monkeypatch.setattr(book, "load_mnist", lambda: None)
+    monkeypatch.setattr(book, "say", project.lines.append)
     monkeypatch.setattr(papermill, "execute_notebook", project.execute)
-    monkeypatch.setattr(pages, "generated_parts", lambda results: {"answer.md": repr(results).encode()})
-    monkeypatch.setattr(measurements, "measured_parts", dict)
+    monkeypatch.setattr(summary, "generated_parts", project.make_summary)
+    monkeypatch.setattr(measurements, "measured_parts", project.make_measured)
     for name in ("SMALLCNN_BUILD", "SMALLCNN_RUNS", "SMALLCNN_PREVIEW"):
         monkeypatch.delenv(name, raising=False)
     return project
@@ -119,10 +190,10 @@ def test_what_is_read_is_executed_first_and_all_of_it_once(project: Project) -> 
 
 def test_an_edited_text_executes_nothing_and_is_on_the_page(project: Project) -> None:
     project.build()
-    project.write("first", [PARAMETERS, "shown"], text="# Another title")
+    project.write("first", [PARAMETERS, SHOWN], text="# Another title")
     (project.book / "index.md").write_text("# Edited", encoding="utf-8")
     assert project.build() == []
-    page = nbformat.reads(publishing._page(published_edition(), "first"), as_version=4)
+    page = nbformat.reads(html._page(published_edition(), "first"), as_version=4)
     assert page.cells[0].source == "# Another title"
     assert page.cells[2].outputs[0].text == "first shows 3"
     assert [cell.execution_count for cell in page.cells[1:]] == [1, 2]
@@ -135,13 +206,13 @@ def test_a_page_has_neither_remarks_nor_the_chance_by_which_output_is_cut(projec
 
     project.damage = cut
     project.build()
-    page = nbformat.reads(publishing._page(published_edition(), "first"), as_version=4)
+    page = nbformat.reads(html._page(published_edition(), "first"), as_version=4)
     assert [output.text for output in page.cells[-1].outputs] == ["first shows 3"]
 
 
 def test_edited_code_executes_the_chapter_only(project: Project) -> None:
     project.build()
-    project.write("first", [PARAMETERS, "shown + 1"])
+    project.write("first", [PARAMETERS, "digits_shown + 1"])
     assert project.build() == ["first"]
 
 
@@ -150,20 +221,82 @@ def test_a_renamed_code_cell_executes_the_chapter(project: Project) -> None:
     path = project.book / "first.ipynb"
     path.write_text(path.read_text("utf-8").replace("cell-1", "pasted"), encoding="utf-8")
     assert project.build() == ["first"]
-    publishing._page(published_edition(), "first")
+    html._page(published_edition(), "first")
 
 
-@pytest.mark.parametrize("name", ["smallcnn/library.py", "smallcnn/new.py", "requirements.txt"])
-def test_a_changed_library_executes_all(project: Project, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["smallcnn/report/tables.py", "smallcnn/report/__init__.py", "smallcnn/__init__.py", "smallcnn/study.py"],
+)
+def test_a_changed_module_executes_those_who_import_it_also_through_others(project: Project, name: str) -> None:
+    project.write("second", [PARAMETERS, "digits_shown"])
     project.build()
-    (project.root / name).write_text("two = 2\n", encoding="utf-8")
+    with (project.root / name).open("a", encoding="utf-8") as file:
+        file.write("# a comment\n")
+    assert project.build() == ["first"]
+
+
+def test_a_new_lock_executes_all(project: Project) -> None:
+    project.build()
+    (project.root / "requirements.txt").write_text("one==2\n", encoding="utf-8")
     assert project.build() == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", ["smallcnn/build/gates.py", "smallcnn/build/book.py", "smallcnn/report/new.py"])
+def test_a_module_that_no_chapter_imports_executes_none_and_makes_the_book_anew(project: Project, name: str) -> None:
+    project.build()
+    cache.note_publication(published_edition())
+    assert cache.book_is_current(published_edition())
+    with (project.root / name).open("a", encoding="utf-8") as file:
+        file.write("# a comment\n")
+    assert project.build() == []
+    assert not cache.book_is_current(published_edition())
+
+
+@pytest.mark.parametrize(
+    "name", ["book/page.md", "_toc.yml", "runs/key/run.json", "measurements/a.json", "build/html/a"]
+)
+def test_a_change_of_what_only_pages_show_executes_nothing_and_makes_the_book_anew(project: Project, name: str) -> None:
+    project.build()
+    cache.note_publication(published_edition())
+    path = project.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("changed", encoding="utf-8")
+    assert project.build() == []
+    assert not cache.book_is_current(published_edition())
+
+
+@pytest.mark.parametrize("chapter", [*(approach.name for approach in study.APPROACHES), "pruning"])
+def test_a_chapter_follows_from_the_study_the_engines_and_what_it_shows_but_not_from_the_build(chapter: str) -> None:
+    cells = json.loads((ROOT / "book" / f"{chapter}.ipynb").read_text("utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    modules = set(cache.code_digests(code))
+    engines = {f"smallcnn/engines/{name}.py" for name in ("base", "tensorflow", "halide/engine", "halide/backward")}
+    shown = {f"smallcnn/report/{name}.py" for name in ("tables", "figures", "chapter", "results")}
+    assert {"smallcnn/study.py", "smallcnn/training.py", "requirements.txt", *engines, *shown} <= modules
+    assert not [name for name in modules if name.startswith("smallcnn/build/")]
+    assert "smallcnn/cli.py" not in modules
+
+
+def test_code_that_changed_while_the_kernel_started_is_executed_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Early(ExecutedHere):
+        def begin(self) -> None:
+            if not project.executed:
+                (project.root / "smallcnn" / "study.py").write_text("# edited meanwhile\n", encoding="utf-8")
+            super().begin()
+
+    monkeypatch.setattr(book, "Execution", Early)
+    assert project.build() == ["first", "second"]
+    assert project.build() == ["first"]  # whose kernel may have imported the old code
+    assert project.build() == []
 
 
 def test_changed_results_execute_those_who_read_them(project: Project) -> None:
     project.build()
     project.answer = "another"
-    project.write("first", [PARAMETERS, "shown + 1"])
+    project.write("first", [PARAMETERS, "digits_shown + 1"])
     assert project.build() == ["first", "second"]
 
 
@@ -217,19 +350,22 @@ def test_a_half_run_notebook_is_refused(project: Project) -> None:
 
 def test_changed_parameters_execute_the_chapter_and_the_published_ones_do_so_again(project: Project) -> None:
     project.build()
-    assert project.build(rerun_edition("first", {"shown": 5})) == ["first", "second"]
-    assert project.given == {"first": {"shown": 5}, "second": {}}
-    assert project.build(rerun_edition("first", {"shown": 5})) == []
+    assert project.build(rerun_edition("first", {"digits_shown": 5})) == ["first", "second"]
+    assert project.given == {"first": {"digits_shown": 5}, "second": {}}
+    assert project.build(rerun_edition("first", {"digits_shown": 5})) == []
     assert project.build() == ["first", "second"]
     assert project.given == {"first": {}, "second": {}}
 
 
 def test_a_rerun_keeps_the_changes_of_other_chapters(project: Project) -> None:
-    project.build(rerun_edition("first", {"shown": 5}))
-    edition = rerun_edition("second", {"shown": 7})
-    assert edition.changes == {"first": {"shown": 5}, "second": {"shown": 7}}
+    project.build(rerun_edition("first", {"digits_shown": 5}))
+    edition = rerun_edition("second", {"digits_shown": 7})
+    assert edition.changes == {"first": {"digits_shown": 5}, "second": {"digits_shown": 7}}
     assert project.build(edition) == ["second"]
-    assert rerun_edition("first", {"shown": 6}).changes == {"first": {"shown": 6}, "second": {"shown": 7}}
+    assert rerun_edition("first", {"digits_shown": 6}).changes == {
+        "first": {"digits_shown": 6},
+        "second": {"digits_shown": 7},
+    }
 
 
 def test_editions_live_apart(project: Project) -> None:
@@ -242,7 +378,9 @@ def test_editions_live_apart(project: Project) -> None:
 
 
 def test_a_preview_leaves_the_book_alone(project: Project) -> None:
-    preview = Edition(project.root / "build" / "preview", project.root / "runs", {"first": {"shown": 1}}, preview=True)
+    preview = Edition(
+        project.root / "build" / "preview", project.root / "runs", {"first": {"digits_shown": 1}}, preview=True
+    )
     project.build()
     assert project.build(preview) == ["first", "second"]
     assert project.build() == []
@@ -255,7 +393,9 @@ def test_a_fresh_book_takes_nothing_from_the_recorded_one(project: Project) -> N
 
 def test_the_preview_changes_parameters_that_exist_to_values_that_are_allowed() -> None:
     for chapter, changes in preview_edition().changes.items():
-        values = publishing.check_parameters(chapter, changes)
+        values = parameters.published_values(chapter) | changes
+        parameters.check_values(chapter, values)
+        assert not changes.keys() & {*study.NETWORK_PARAMETERS}  # so the networks are those that can be trained
         assert values["train_examples"] <= 20_000
         assert values["epochs"] <= 5
 
@@ -269,24 +409,24 @@ def test_the_library_and_its_workers_are_told_the_edition(monkeypatch: pytest.Mo
     def told() -> list[str | None]:
         return [os.environ.get(f"SMALLCNN_{name}") for name in ("BUILD", "RUNS", "PREVIEW")]
 
-    with pytest.raises(KeyboardInterrupt), publishing._environment(edition):
+    with pytest.raises(KeyboardInterrupt), book._environment(edition):
         assert told() == [str(tmp_path / "build"), str(tmp_path / "runs"), "1"]
         raise KeyboardInterrupt
     assert told() == [None, "before", None]
 
 
 def test_only_a_preview_has_the_banner(project: Project) -> None:
-    assert publishing._configuration(published_edition()) == (project.root / "_config.yml").read_bytes()
-    marked = yaml.safe_load(publishing._configuration(preview_edition()))
-    assert marked == {"html": {"announcement": publishing.PREVIEW_BANNER}}
+    assert html._configuration(published_edition()) == (project.root / "_config.yml").read_bytes()
+    marked = yaml.safe_load(html._configuration(preview_edition()))
+    assert marked == {"html": {"announcement": html.PREVIEW_BANNER}}
 
 
 def test_a_second_build_waits_for_the_first(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from smallcnn.publishing import _only_one\n"
+        "import sys; from pathlib import Path; from smallcnn.build.book import _only_one\n"
         "with _only_one(Path(sys.argv[1])): print('my turn', flush=True)"
     )
-    with publishing._only_one(tmp_path / "build"):
+    with book._only_one(tmp_path / "build"):
         other = subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path / "build")],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -309,42 +449,70 @@ def test_the_source_of_the_book_has_pages_executed_chapters_and_nothing_else(pro
     (project.book / "index.md").write_text("# Index", encoding="utf-8")
     (project.book / ".ipynb_checkpoints").mkdir()
     (project.book / ".ipynb_checkpoints" / "first-checkpoint.md").touch()
-    publishing._assemble(published_edition(), {})
+    html.assemble(published_edition(), {})
     source = project.root / "build" / "source"
     stray = source / "generated" / "removed.md"
     stray.touch()
     index = source / "index.md"
     os.utime(index, (1, 1))
-    publishing._assemble(published_edition(), {})
+    html.assemble(published_edition(), {})
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    assert files == {"_config.yml", "_toc.yml", "index.md", "first.ipynb", "second.ipynb", "generated/answer.md"}
+    generated = {"generated/answer.md", "generated/engines.md"}
+    assert files == {"_config.yml", "_toc.yml", "index.md", "first.ipynb", "second.ipynb", *generated}
     assert index.stat().st_mtime == 1  # an untouched page is not built again
 
 
+def test_generated_parts_are_made_again_only_if_something_they_follow_from_changed(project: Project) -> None:
+    project.build()
+    edition, folder = published_edition(), project.root / "build" / "generated"
+    code = project.root / "smallcnn" / "report" / "measurements.py"
+
+    def made(results: dict[str, Any], edition: Edition = edition) -> list[str]:
+        project.made.clear()
+        html.assemble(edition, results)
+        assert (edition.folder / "source" / "generated" / "answer.md").read_text("utf-8") == repr(results)
+        return list(project.made)
+
+    assert made({}) == ["summary", "measured"]
+    assert made({}) == []
+    assert made({"first": {"answer": 1}}) == ["summary"]
+    (project.root / "measurements").mkdir()
+    (project.root / "measurements" / "scaling.json").write_text("{}", encoding="utf-8")
+    assert made({"first": {"answer": 1}}) == ["measured"]
+    code.write_text("# edited", encoding="utf-8")
+    assert made({"first": {"answer": 1}}) == ["measured"]
+    (folder / "summary" / "answer.md").write_text("by hand", encoding="utf-8")
+    assert made({"first": {"answer": 1}}) == ["summary"]
+    (folder / "measurements" / "stamp.json").write_text("[]", encoding="utf-8")
+    assert made({"first": {"answer": 1}}) == ["measured"]
+    assert made({"first": {"answer": 1}}, replace(edition, preview=True)) == ["summary"]
+
+
 @pytest.fixture
-def built(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Builds the pages with a jupyter-book that writes one page, or fails; returns its command."""
+def built(project: Project) -> Callable[..., list[str]]:
+    """Builds the pages with a jupyter-book that writes one page, or fails; returns its arguments."""
 
-    def build(log: str = "", returncode: int = 0) -> list[str]:
-        commands: list[list[str]] = []
-
-        def run(command: list[str], stdout: Any, **_: Any) -> subprocess.CompletedProcess[str]:
-            commands.append(command)
-            stdout.write(log)
-            if returncode == KILLED:
+    class Tool(html.JupyterBook):
+        def run(self, arguments: Sequence[str]) -> int:
+            self.arguments = list(arguments)
+            self.log.write_text(self.text, encoding="utf-8")
+            if self.returncode == KILLED:
                 raise KeyboardInterrupt
             folder = project.root / "build" / "sphinx" / "_build" / "html"
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "index.html").write_text(log, encoding="utf-8")
-            return subprocess.CompletedProcess(command, returncode)
+            (folder / "index.html").write_text(self.text, encoding="utf-8")
+            return self.returncode
 
-        monkeypatch.setattr(publishing.subprocess, "run", run)
+    def build(log: str = "", returncode: int = 0) -> list[str]:
         project.build()
         edition = published_edition()
-        publishing._assemble(edition, {})
-        publishing._build_html(edition)
-        assert publishing._publish_html(edition).read_text("utf-8") == log
-        return commands[0]
+        tool = Tool(edition.folder / "html.log")
+        tool.text, tool.returncode = log, returncode
+        html.assemble(edition, {})
+        html.build(edition, tool)
+        html.publish(edition)
+        assert (edition.html / "index.html").read_text("utf-8") == log
+        return tool.arguments
 
     return build
 
@@ -386,7 +554,7 @@ def test_a_removed_page_is_published_no_more(built: Callable[..., list[str]], pr
 
 def test_pages_that_fail_leave_the_published_ones(built: Callable[..., list[str]], project: Project) -> None:
     built("good pages")
-    with pytest.raises(BuildError, match="index.md:3: WARNING: no such page") as raised:
+    with pytest.raises(html.PagesError, match="index.md:3: WARNING: no such page") as raised:
         built("reading\nindex.md:3: WARNING: no such page\nfinished with problems\n", returncode=1)
     assert "finished" not in str(raised.value)
     assert "html.log" in str(raised.value)
@@ -397,20 +565,17 @@ def test_pages_that_fail_leave_the_published_ones(built: Callable[..., list[str]
 
 
 @pytest.mark.parametrize("error", [BuildError("first: no"), DataError("no images"), FloatingPointError("no number")])
-@pytest.mark.parametrize("script", ["book", "rerun"])
+@pytest.mark.parametrize("arguments", [["book"], ["rerun", "approach_2", "epochs=3"]], ids=lambda words: words[0])
 def test_whatever_fails_is_one_line(
-    script: str, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(edition: Edition) -> Path:
         raise error
 
-    monkeypatch.setattr(publishing, "publish", fail)
-    monkeypatch.setattr(sys, "argv", [script])
-    monkeypatch.setenv("CHAPTER", "approach_2")
-    monkeypatch.setenv("PARAMS", "epochs=3")
-    with pytest.raises(SystemExit) as raised:
-        runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
-    assert raised.value.code == 1
+    monkeypatch.setattr(book, "publish", fail)
+    monkeypatch.setattr(cache, "book_is_current", lambda edition: False)
+    monkeypatch.setattr(notebook, "read_network", lambda chapter, values: None)
+    assert cli.main(arguments) == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ")
     assert printed.err.endswith(f"{error}\n")
@@ -437,32 +602,88 @@ def test_what_the_system_refuses_is_one_line(error: OSError, line: str, capsys: 
     assert capsys.readouterr().err == f"error: {line}\n"
 
 
+# One pool of workers
+
+
+@pytest.fixture
+def clusters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What became of the workers that were started."""
+    told: list[str] = []
+
+    @contextmanager
+    def local_cluster() -> Iterator[Any]:
+        told.append("started")
+        yield SimpleNamespace(
+            workers={0: "one", 1: "two"}, scheduler_address="tcp://127.0.0.1:1", dashboard_link="http://127.0.0.1:2"
+        )
+        told.append("ended")
+
+    monkeypatch.setattr(workers, "local_cluster", local_cluster)
+    return told
+
+
+def test_all_chapters_share_workers_that_start_once_and_end_with_the_build(
+    project: Project, clusters: list[str]
+) -> None:
+    project.trains = True
+    assert project.build() == ["first", "second"]
+    assert project.pools == ["tcp://127.0.0.1:1"] * 2
+    assert clusters == ["started", "ended"]
+    told = [line.partition(";")[0] for line in project.lines]
+    assert told == ["executing first", "runs are missing", "first trains", "executing second", "second trains"]
+
+
+def test_a_build_that_trains_nothing_starts_no_workers(project: Project, clusters: list[str]) -> None:
+    project.build()
+    project.trains = True
+    assert project.build() == []
+    assert clusters == []
+
+
+def test_pages_are_prepared_only_when_at_most_one_chapter_is_left(project: Project) -> None:
+    told: list[list[str]] = []
+    with book._environment(published_edition()):
+        book._execute_chapters(published_edition(), lambda: told.append(list(project.executed)))
+    assert told == [["first", "second"]]
+
+
 # With the real papermill and a kernel
 
 
 @pytest.fixture
-def real_project(tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+def real_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     from papermill.execute import execute_notebook
 
     monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    monkeypatch.setattr(execution, "IMPORTS", "pass")  # these chapters need nothing of the library
     return project
+
+
+def execute_really(edition: Edition, chapter: str) -> None:
+    with execution.kernel_of(chapter) as kernel:
+        execution.execute(edition, chapter, kernel, cache.code_inputs(chapter))
+
+
+def edition_of(project: Project, **changes: Any) -> Edition:
+    return Edition(project.root / "build", project.root / "runs", {"first": changes})
 
 
 @pytest.mark.slow
 def test_a_failing_chapter_is_named_and_leaves_the_executed_one(real_project: Project) -> None:
-    edition = Edition(real_project.root / "build", real_project.root / "runs", {"first": {"shown": 4}})
+    edition = edition_of(real_project, digits_shown=4)
     output = real_project.root / "build" / "notebooks" / "first.ipynb"
-    publishing._execute(edition, "first")
+    real_project.write("first", [PARAMETERS, "digits_shown"])
+    execute_really(edition, "first")
     executed = nbformat.read(output, as_version=4)
     assert executed.cells[-1].outputs[0].data["text/plain"] == "4"
     before = output.read_bytes()
 
-    real_project.write("first", [PARAMETERS, "shown", "shown / 0", "print('never')"])
+    real_project.write("first", [PARAMETERS, "digits_shown", "digits_shown / 0", "print('never')"])
     with pytest.raises(BuildError, match=r"^first: cell \d failed with ZeroDivisionError: division by zero") as raised:
-        publishing._execute(edition, "first")
+        execute_really(edition, "first")
     assert len(str(raised.value).splitlines()) == 1
     assert output.read_bytes() == before
-    assert not publishing._is_current(edition, "first")
+    assert not cache.is_current(edition, "first")
     failed = real_project.root / "build" / "failed" / "first.ipynb"
     assert str(failed) in str(raised.value)
     assert "ZeroDivisionError" in failed.read_text("utf-8")
@@ -470,59 +691,124 @@ def test_a_failing_chapter_is_named_and_leaves_the_executed_one(real_project: Pr
 
 
 @pytest.mark.slow
-def test_a_chapter_whose_kernel_dies_is_named(real_project: Project) -> None:
-    real_project.write("first", [PARAMETERS, "import os\nos._exit(1)"])
-    with pytest.raises(BuildError, match="^first: "):
-        publishing._execute(Edition(real_project.root / "build", real_project.root / "runs", {}), "first")
-    assert not (real_project.root / "build" / "notebooks" / "first.ipynb").exists()
-
-
-BUILD_OF_ONE_CHAPTER = """
-import os, sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
-
-from smallcnn import publishing
-
-root = Path(sys.argv[1])
-publishing.BOOK, publishing.CHAPTERS = root / "book", {"first": ()}
-
-if __name__ == "__main__":
-    with ProcessPoolExecutor(1, get_context("spawn"), publishing._end_with_parent, (os.getpid(),)) as pool:
-        pool.submit(publishing._execute, publishing.Edition(root / "build", root / "runs", {}), "first").result()
-"""
+def test_imports_that_a_kernel_makes_early_leave_no_trace_in_the_chapter(
+    real_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "IMPORTS", execution.IMPORTS_WITH_NETWORK.replace("import_keras(); ", ""))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    modules = "'smallcnn.report.figures' in sys.modules"
+    names = "sorted(name for name in dir() if name[0] != '_' and name not in ('In', 'Out', 'exit', 'quit', 'open'))"
+    real_project.write("first", [PARAMETERS, f"import sys\n({modules}, {names}, len(In))"])
+    execute_really(edition_of(real_project), "first")
+    executed = nbformat.read(real_project.root / "build" / "notebooks" / "first.ipynb", as_version=4)
+    shown = executed.cells[-1].outputs[0].data["text/plain"]
+    assert ast.literal_eval(shown) == (True, ["digits_shown", "get_ipython", "sys"], 3)
 
 
 @pytest.mark.slow
-def test_a_killed_build_leaves_neither_workers_nor_kernels(real_project: Project) -> None:
-    started = real_project.root / "started"
-    real_project.write("first", [PARAMETERS, f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(1000)"])
-    script = real_project.root / "build_one.py"
-    script.write_text(BUILD_OF_ONE_CHAPTER, encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    build = psutil.Popen([sys.executable, str(script), str(real_project.root)], env=environment)
-    while not started.exists():
-        assert build.poll() is None
-        time.sleep(0.1)
-    family = build.children(recursive=True)
-    assert any("ipykernel" in " ".join(process.cmdline()) for process in family)
-    build.kill()
-    _, alive = psutil.wait_procs([build, *family], timeout=10)
-    assert not alive
+def test_a_chapter_whose_kernel_dies_is_named(real_project: Project) -> None:
+    real_project.write("first", [PARAMETERS, "import os\nos._exit(1)"])
+    with pytest.raises(BuildError, match="^first: "):
+        execute_really(edition_of(real_project), "first")
+    assert not (real_project.root / "build" / "notebooks" / "first.ipynb").exists()
 
 
 @pytest.mark.slow
 def test_a_chapter_that_hangs_is_named(real_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SMALLCNN_CELL_SECONDS", "2")
+    monkeypatch.setenv("SMALLCNN_CELL_SECONDS", "20")
+    monkeypatch.setattr(execution, "cell_seconds", iter([2]).__next__)
     real_project.write("first", [PARAMETERS, "import time\ntime.sleep(1000)"])
     with pytest.raises(BuildError, match="^first: a cell ran for more than 2 seconds; SMALLCNN_CELL_SECONDS=20 would"):
-        publishing._execute(Edition(real_project.root / "build", real_project.root / "runs", {}), "first")
+        execute_really(edition_of(real_project), "first")
     assert not (real_project.root / "build" / "notebooks" / "first.ipynb").exists()
+
+
+# A build of its own, whose chapters are not the book's; their processes import this file and change the same.
+BUILD = """
+import os, sys
+from pathlib import Path
+
+import psutil
+
+from smallcnn.build import book, cache, execution, html
+from smallcnn.build.cache import Edition
+from smallcnn.commands import run
+from smallcnn.report import notebook, parameters
+from smallcnn.study import Chapter
+
+root = Path(sys.argv[1])
+for module in (cache, execution, html, notebook):
+    module.BOOK = root / "book"
+for module in (book, cache, html, notebook, parameters):
+    module.CHAPTERS = {"first": Chapter("first"), "second": Chapter("second")}
+execution.IMPORTS = "pass"
+
+if __name__ == "__main__":
+    edition = Edition(root / "build", root / "runs", {})
+    with book._environment(edition):
+        code = run(lambda: book._execute_chapters(edition, lambda: None))
+    commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    print("left:", *(command for command in commands if "multiprocessing.resource_tracker" not in command))
+    sys.exit(code)
+"""
+
+
+def start_build(project: Project, first: str, second: str) -> psutil.Popen:
+    """Starts a build of two chapters that run this code."""
+    project.write("first", ["pass", first])
+    project.write("second", ["pass", second])
+    script = project.root / "script" / "build_two.py"  # beside nothing that could be taken for the library
+    script.parent.mkdir()
+    script.write_text(BUILD, encoding="utf-8")
+    return psutil.Popen(
+        [sys.executable, str(script), str(project.root)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "SMALLCNN_MNIST": str(mnist_file())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+
+
+def training_until_the_end_of_time(started: Path) -> str:
+    """The code of a chapter that has workers started, says so, and does not end by itself."""
+    return (
+        f"import time\nfrom smallcnn.runs import broker\nbroker.pool_address()\n"
+        f"open({str(started)!r}, 'w').close()\ntime.sleep(1000)"
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_build_leaves_neither_workers_nor_kernels(project: Project) -> None:
+    started = project.root / "started"
+    build = start_build(project, training_until_the_end_of_time(started), "import time\ntime.sleep(1000)")
+    while not started.exists():
+        assert build.poll() is None, build.communicate()[0]
+        time.sleep(0.1)
+    family = build.children(recursive=True)
+    commands = [" ".join(process.cmdline()) for process in family]
+    assert sum("ipykernel" in command for command in commands) == 2
+    assert len(family) >= 2 * 2 + 2  # each chapter has a process and a kernel, and there are workers
+    build.kill()
+    _, alive = psutil.wait_procs([build, *family], timeout=15)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_a_chapter_that_fails_ends_the_build_although_another_trains_and_leaves_no_process(project: Project) -> None:
+    started = project.root / "started"
+    failing = f"import os, time\nwhile not os.path.exists({str(started)!r}):\n    time.sleep(0.1)\n1 / 0"
+    build = start_build(project, failing, training_until_the_end_of_time(started))
+    output = build.communicate(timeout=120)[0]
+    assert build.returncode == 1
+    *_, error, left = output.splitlines()
+    assert error.startswith("error: first: cell 2 failed with ZeroDivisionError")
+    assert left == "left:"
+    assert len([line for line in output.splitlines() if line.startswith("runs are missing")]) == 1
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "ten", "1.5", "1e3"])
 def test_a_wrong_time_limit_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMALLCNN_CELL_SECONDS", text)
     with pytest.raises(BuildError, match="SMALLCNN_CELL_SECONDS is .* expected a whole number of seconds"):
-        publishing.publish(published_edition())
+        book.publish(published_edition())

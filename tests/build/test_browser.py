@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Error, sync_playwright
 from playwright.sync_api import Page as Tab
 
-from tests.preview import PAGES, Book
+from tests.build.preview import PAGES, Book
 
 pytestmark = pytest.mark.slow
 

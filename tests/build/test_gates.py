@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from smallcnn.gates import SUMMARIES, book_problems, notebook_problems
+from smallcnn.build import gates
+from smallcnn.build.gates import SUMMARIES, book_problems, notebook_problems
 from smallcnn.paths import ROOT
-from tests.test_publishing import executed
+from tests.build.test_book import executed
 
 PARAMETERS = {"epochs": 3, "filters": [4, 8]}
 
@@ -127,6 +128,8 @@ GOOD = """<html><body><h1 id="top">Small networks</h1>
 <td>99.00\u202f%</td><td>99.00\u00a0±\u00a00.14\u202f%</td></tr>
 <tr><td>approach 2, pruned, round 1</td><td>4,446</td><td>4,338</td><td>1</td><td>99.11\u202f%</td>
 <td>99.11\u202f%</td><td>99.07\u202f%</td></tr></table>
+<figure class="picture"><svg role="img" aria-label="Curves of two runs."></svg>
+<figcaption>Learning curves.</figcaption></figure>
 <img src="figure.svg" alt="Bars of three accuracies."><a href="other.html#part">there</a> <a href="#top">up</a>
 <a href="https://example.org/">elsewhere</a></body></html>"""
 OTHER = '<html><body><h1 id="part">Another page</h1></body></html>'
@@ -141,6 +144,10 @@ CHANGES = {
     ("approach 1<", "approach 7<"): "the results have no 'approach 7'",
     ("Bars of three accuracies.", ""): "image 'figure.svg' has no text",
     ("Bars of three accuracies.", "The picture figure.svg here"): "image 'figure.svg' has no text",
+    ("Curves of two runs.", ""): "the picture 'Learning curves.' has no text that says what it shows",
+    ('role="img" ', ""): "the picture 'Learning curves.' has no text that says what it shows",
+    ("Learning curves.", " "): "a picture has no drawing or no caption",
+    ("svg", "div"): "a picture has no drawing or no caption",
     ("other.html#part", "other.html#gone"): "its link 'other.html#gone' leads to no part of that page",
     ("other.html#part", "gone.html"): "its link 'gone.html' leads nowhere",
     ("figure.svg", "gone.svg"): "its link 'gone.svg' leads nowhere",
@@ -169,11 +176,15 @@ CHANGES = {
 }
 
 
-def problems_of(page: str, folder: Path) -> list[str]:
+def write_book(page: str, folder: Path) -> None:
     for name in SUMMARIES:
         (folder / name).write_text(page, encoding="utf-8")
     (folder / "other.html").write_text(OTHER, encoding="utf-8")
     (folder / "figure.svg").write_text("<svg/>", encoding="utf-8")
+
+
+def problems_of(page: str, folder: Path) -> list[str]:
+    write_book(page, folder)
     return book_problems(folder, json.loads(json.dumps(RESULTS)))
 
 
@@ -203,3 +214,85 @@ def test_what_is_wrong_with_a_page_is_named(change: tuple[str, str], tmp_path: P
     assert change[0] in GOOD
     problems = problems_of(GOOD.replace(*change), tmp_path)
     assert [problem for problem in problems if problem.startswith("index.html: ") and CHANGES[change] in problem]
+
+
+# Pages that passed before
+
+
+@pytest.fixture
+def passed(tmp_path: Path) -> tuple[Path, Path]:
+    """A book that has passed, and what the gates remember of it."""
+    html, memory = tmp_path / "html", tmp_path / "gates.json"
+    html.mkdir()
+    write_book(GOOD, html)
+    assert book_problems(html, RESULTS, memory) == []
+    return html, memory
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The pages that are read as a whole from here on."""
+    pages: list[bytes] = []
+    reader = gates._read
+
+    def note(digest: str, content: bytes) -> Any:
+        pages.append(content)
+        return reader(digest, content)
+
+    monkeypatch.setattr(gates, "_read", note)
+    return pages
+
+
+def test_a_page_that_passed_is_not_read_again(passed: tuple[Path, Path], read: list[bytes]) -> None:
+    assert book_problems(passed[0], RESULTS, passed[1]) == []
+    assert read == []
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_wrong_with_a_page_is_named_also_after_it_passed(
+    change: tuple[str, str], passed: tuple[Path, Path]
+) -> None:
+    html, memory = passed
+    write_book(GOOD.replace(*change), html)
+    problems = book_problems(html, RESULTS, memory)
+    assert problems == book_problems(html, RESULTS)
+    assert [problem for problem in problems if problem.startswith("index.html: ") and CHANGES[change] in problem]
+    assert book_problems(html, RESULTS, memory) == problems  # one that failed is read again
+
+
+def test_a_page_that_passed_is_held_against_new_results(passed: tuple[Path, Path]) -> None:
+    results = json.loads(json.dumps(RESULTS))
+    results["approach_3"]["total_parameters"] += 1
+    problem = "approach 3 has '3,170' as parameters; the results say [3171]"
+    assert book_problems(passed[0], results, passed[1]) == [f"comparison.html: {problem}", f"index.html: {problem}"]
+
+
+def test_a_page_that_passed_is_held_against_the_other_pages(passed: tuple[Path, Path]) -> None:
+    html, memory = passed
+    (html / "other.html").write_text(OTHER.replace("part", "gone"), encoding="utf-8")
+    problem = "its link 'other.html#part' leads to no part of that page"
+    assert book_problems(html, RESULTS, memory) == [f"comparison.html: {problem}", f"index.html: {problem}"]
+    (html / "other.html").unlink()
+    assert all("leads nowhere" in problem for problem in book_problems(html, RESULTS, memory))
+    write_book(GOOD, html)
+    (html / "figure.svg").unlink()
+    assert len(book_problems(html, RESULTS, memory)) == 2
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"version": "other", "pages": {"index.html": {}}}', "[" * 100_000]
+)
+def test_a_memory_that_other_gates_wrote_or_nobody_is_none(
+    content: str, passed: tuple[Path, Path], read: list[bytes]
+) -> None:
+    passed[1].write_text(content, encoding="utf-8")
+    assert book_problems(passed[0], RESULTS, passed[1]) == []
+    assert len(read) == 3
+
+
+def test_a_damaged_memory_of_these_gates_is_none(passed: tuple[Path, Path], read: list[bytes]) -> None:
+    memory = json.loads(passed[1].read_text("utf-8"))
+    memory["pages"]["index.html"] = {"digest": 1}
+    passed[1].write_text(json.dumps(memory), encoding="utf-8")
+    assert book_problems(passed[0], RESULTS, passed[1]) == []
+    assert len(read) == 3

@@ -1,11 +1,11 @@
 """Tries what a test has no time or no right for: kills, full disks, no network, another locale, a read-only checkout.
 
-`python -m tests.try_faults` works in a copy of the project, takes about a quarter of an hour on two cores, needs Linux
-and the rights to mount file systems, and writes build/faults.json; given names of faults, it tries those and leaves the
-others there as they are. Every fault meets a preview; the build after it must
-end with the same pages, to the byte, as one that nothing disturbed. Where runs are trained again they must have the
-same bits, but they take another time, which pages show: there the right pages are those of a second build from these
-runs, which nothing disturbs.
+`python -m tests.build.try_faults` works in a copy of the project, takes about a quarter of an hour on two cores, needs
+Linux and the rights to mount file systems, and writes build/faults.json; given names of faults, it tries those and
+leaves the others there as they are. Every fault meets a preview; the build after it must end with the same pages, to
+the byte, as one that nothing disturbed. Where runs are trained again they must have the same bits, but they take
+another time, which pages show: there the right pages are those of a second build from these runs, which nothing
+disturbs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import psutil
 from smallcnn import provenance
 from smallcnn.files import write_json
 from smallcnn.paths import ROOT
-from tests.preview import Copy
+from tests.build.preview import Copy
 
-BUILD = (sys.executable, "scripts/book.py", "--preview")
+BUILD = (sys.executable, "-m", "smallcnn", "book", "--preview")
 KILLS = 20
 LONGEST_SECONDS = 25.0
 SEED = 0
@@ -49,7 +49,7 @@ class Trial:
     def trained(self) -> dict[str, tuple[Any, ...]]:
         """What training gave, by key: histories, predictions and the hash of the weights, but no durations."""
         records = (json.loads(path.read_text("utf-8")) for path in self.copy.build_folder.glob("runs/*/run.json"))
-        return {of["key"]: (of["history"], of["predicted_classes"], of["weights_sha256"]) for of in records}
+        return {run["key"]: (run["history"], run["predicted_classes"], run["weights_sha256"]) for run in records}
 
     def forget(self, *kept: str) -> None:
         """Removes what was built, all but the folders `kept`."""

@@ -96,7 +96,7 @@ def _check_origin(model: Any) -> None:
         raise ValueError("the model does not know its input; begin it with keras.Input((28, 28, 1))")
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """What went wrong while layers were typed, in one line: Keras' own words, or shorter ones where it has many."""
     are_words = all(isinstance(part, str) for part in error.args)
     text = " ".join((" ".join(error.args) if are_words else str(error)).split())

@@ -29,6 +29,7 @@ div.results table { border-collapse: collapse; font-variant-numeric: tabular-num
 div.results :is(th, td) { padding: 0.3rem 0.6rem; border-bottom: 1px solid rgba(127, 127, 127, 0.35); }
 div.results :is(th, td).text { text-align: left; vertical-align: top; }
 div.results :is(th, td).number { text-align: right; vertical-align: top; }
+div.results td.number { white-space: nowrap; }
 div.results .download { font-size: 0.8rem; margin: 0 0 0.5rem; }
 figure.picture figcaption { max-width: 42rem; }
 div.note { border-left: 0.25rem solid #d55e00; padding: 0.4rem 0.8rem; margin: 0.5rem 0; }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -67,8 +68,10 @@ def test_outside_of_a_notebook_nothing_is_set_up(monkeypatch: pytest.MonkeyPatch
 def test_an_error_that_says_all_is_one_line(
     error: BaseException, line: str, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shell.user_ns["error"] = error
-    shell.run_cell("raise error")
+    somewhere_in_keras: dict[str, Any] = {"__name__": "tf_keras.src.engine"}
+    exec("def fail(error):\n    raise error", somewhere_in_keras)
+    shell.user_ns |= {"error": error, "fail": somewhere_in_keras["fail"]}
+    shell.run_cell("fail(error)")
     printed = capsys.readouterr().out.strip()
     assert printed.startswith(line)
     assert len(printed.splitlines()) == 1
@@ -97,7 +100,7 @@ def test_a_frame_is_shown_as_the_books_table(shell: InteractiveShell) -> None:
 
 def test_a_run_is_shown_in_a_few_lines(shell: InteractiveShell) -> None:
     run = made_up_run([0.5, 0.9941, 0.98], 7, engine="tensorflow")
-    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td></tr>', shown(shell, run))
+    rows = re.findall(r'<tr><th scope="row" class="text">(.*?)</th><td class="text">(.*?)</td></tr>', shown(shell, run))
     assert dict(rows) == {
         "network": "4-8-16-16-10",
         "seed": "7",

@@ -27,7 +27,7 @@ STYLE = """<style class="smallcnn">
 div.results { overflow-x: auto; }
 div.results table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.5rem 0; }
 div.results :is(th, td) { padding: 0.3rem 0.6rem; border-bottom: 1px solid rgba(127, 127, 127, 0.35); }
-div.results :is(th, td).text { text-align: left; vertical-align: top; }
+div.results :is(th, td):not(.number) { text-align: left; vertical-align: top; }
 div.results :is(th, td).number { text-align: right; vertical-align: top; }
 div.results td.number { white-space: nowrap; }
 div.results .download { font-size: 0.8rem; margin: 0 0 0.5rem; }
@@ -72,8 +72,7 @@ def run_view(run: TrainingRun) -> str:
         "record": run.config.key,
     }
     rows = "".join(
-        f'<tr><th scope="row" class="text">{name}</th><td class="text">{html.escape(str(value))}</td></tr>'
-        for name, value in facts.items()
+        f'<tr><th scope="row">{name}</th><td>{html.escape(str(value))}</td></tr>' for name, value in facts.items()
     )
     return f'<div class="results"><table>{rows}</table></div>'
 
@@ -105,14 +104,13 @@ def _one_line(error: BaseException, trace: TracebackType, variables: dict[str, A
     if PACKAGE in Path(innermost.filename).parents:
         # What is raised on purpose says all in its message; what happens in a line of other purpose does not.
         return str(error) if (innermost.line or "").startswith("raise") else None
-    if not any(name.startswith(("tf_keras", "keras")) for name in _modules(trace)):
-        return None
     from smallcnn.models import explain
 
     text = explain(error)
-    if len(text) > LONGEST_LINE:
-        return None
-    return f"{text} (line {_line_of_cell(trace, variables)} of the cell)"
+    is_of_keras = any(name.startswith(("tf_keras", "keras")) for name in _modules(trace))
+    if len(text) <= LONGEST_LINE and (is_of_keras or text != " ".join(str(error).split())):
+        return f"{text} (line {_line_of_cell(trace, variables)} of the cell)"
+    return None
 
 
 def _modules(trace: TracebackType) -> Iterator[str]:

@@ -198,6 +198,9 @@ def test_the_recorded_sweep_is_whole() -> None:
 @pytest.fixture
 def without_chapters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other chapters than those of which measurements were recorded."""
+    pytest.importorskip("matplotlib")
+    from smallcnn.report import figures  # noqa: F401 - which names an approach where it is imported
+
     monkeypatch.setattr(study, "APPROACHES", ())
     monkeypatch.setattr(study, "CHAPTERS", {})
     monkeypatch.setattr(measurements, "APPROACHES", ())
@@ -206,7 +209,6 @@ def without_chapters(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pages_show_what_was_recorded_whatever_chapters_there_are(
     without_chapters: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
     from smallcnn.report import notebook
 
     monkeypatch.setattr(notebook, "tagged_source", None)  # no notebook is read

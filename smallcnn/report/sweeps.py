@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from smallcnn.architecture import Architecture
 from smallcnn.checks import quote
 from smallcnn.commands import say
 from smallcnn.config import Report, TrainingConfig, TrainingRun
-from smallcnn.files import replacing, write_text
+from smallcnn.files import write_text
 from smallcnn.paths import build_folder
 from smallcnn.report import notebook
 from smallcnn.report.chapter import training_configs
@@ -41,6 +41,9 @@ LONGEST_NAME = 100
 RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
 
 
+Point = tuple[Any, ...]
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A grid of runs.
@@ -48,19 +51,19 @@ class Sweep:
     Attributes:
         chapter: whose network it is.
         axes: the values of each parameter that varies, by name; the seeds are not among them.
-        configs: the configurations of each point, one a seed; a point has the text of a value for each axis.
+        configs: those of each point, one a seed; a point has a value for each axis, as `cell_value` gives it.
         changes: the parameters that have one other value at every point.
     """
 
     chapter: str
     axes: dict[str, list[Any]]
-    configs: dict[tuple[str, ...], list[TrainingConfig]]
+    configs: dict[Point, list[TrainingConfig]]
     changes: dict[str, Any]
 
     @property
     def name(self) -> str:
         """The chapter, the axes and what is changed besides, as a file name."""
-        changes = "-".join(f"{name}={_cell(value)}" for name, value in self.changes.items())
+        changes = "-".join(f"{name}={cell_value(value)}" for name, value in self.changes.items())
         if len(changes) > LONGEST_NAME:
             changes = hashlib.sha256(changes.encode()).hexdigest()[:16]
         return "-".join([self.chapter, *self.axes, *([changes] if changes else [])])
@@ -69,12 +72,6 @@ class Sweep:
     def runs(self) -> list[TrainingConfig]:
         """All configurations, point by point."""
         return [config for configs in self.configs.values() for config in configs]
-
-    @property
-    def points(self) -> Iterator[tuple[tuple[Any, ...], list[TrainingConfig]]]:
-        """The points, with a value for each axis as `cell_value` gives it, and their configurations."""
-        values = ([cell_value(value) for value in of_axis] for of_axis in self.axes.values())
-        return zip(itertools.product(*values), self.configs.values(), strict=True)
 
 
 def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
@@ -96,14 +93,21 @@ def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
         raise ParameterError(f"{chapter} does not train one network; those that do: {names}")
     axes = _parse_grid(chapter, grid, fixed)
     varied = {"seeds": axes.pop("seeds")} if "seeds" in axes else {}
-    points = itertools.product(*axes.values())
     base = notebook.check_parameters(chapter, fixed | varied | {name: values[0] for name, values in axes.items()})
-    read_network = _network_reader(chapter)
+    source = ast.parse(notebook.tagged_source(chapter, "network"))
+    names = {node.id for node in ast.walk(source) if isinstance(node, ast.Name)}
+    networks: dict[str, Architecture] = {}  # read once for all points whose values for it are the same
     configs = {}
-    for point in points:
+    for point in itertools.product(*axes.values()):
         values = base | dict(zip(axes, point, strict=True))
         check_values(chapter, values)
-        configs[tuple(map(_cell, point))] = training_configs(read_network(values), values)
+        used = repr([(name, value) for name, value in values.items() if name in names])
+        if used not in networks:
+            architecture = notebook.read_network(chapter, values)
+            if architecture is None:
+                raise ParameterError(f"{chapter} types no network: no cell of its notebook has the tag 'network'")
+            networks[used] = architecture
+        configs[tuple(map(cell_value, point))] = training_configs(networks[used], values)
     sweep = Sweep(chapter, axes, configs, fixed)
     if len(set(sweep.runs)) < len(sweep.runs):
         raise ParameterError(
@@ -152,39 +156,17 @@ def _range(text: str) -> Iterable[str]:
     return map(str, range(first, last + 1))
 
 
-def _network_reader(chapter: str) -> Callable[[Mapping[str, Any]], Architecture]:
-    """What reads the network of each point, once for all points whose values for the chapter's network are the same."""
-    source = ast.parse(notebook.tagged_source(chapter, "network"))
-    names = {node.id for node in ast.walk(source) if isinstance(node, ast.Name)}
-    read: dict[str, Architecture] = {}
-
-    def read_network(values: Mapping[str, Any]) -> Architecture:
-        used = repr([(name, value) for name, value in values.items() if name in names])
-        if used not in read:
-            architecture = notebook.read_network(chapter, values)
-            if architecture is None:
-                raise ParameterError(f"{chapter} types no network: no cell of its notebook has the tag 'network'")
-            read[used] = architecture
-        return read[used]
-
-    return read_network
-
-
 def cell_value(value: Any) -> Any:
     """A parameter's value as a frame holds it: a number or a word as it is, a list as text such as "4-8-10"."""
     return ("-".join(map(str, value)) or "none") if isinstance(value, list | tuple) else value
 
 
-def _cell(value: Any) -> str:
-    return str(cell_value(value))
-
-
 # --- What came of it ---
 
 
-def finished_runs(sweep: Sweep) -> list[tuple[tuple[Any, ...], TrainingRun]]:
+def finished_runs(sweep: Sweep) -> list[tuple[Point, TrainingRun]]:
     """The recorded runs with their points, without those whose record is damaged."""
-    runs = ((point, recorded(config)) for point, configs in sweep.points for config in configs)
+    runs = ((point, recorded(config)) for point, configs in sweep.configs.items() for config in configs)
     return [(point, run) for point, run in runs if run is not None]
 
 
@@ -193,7 +175,7 @@ def sweep_frame(axes: Sequence[str], runs: Iterable[tuple[Sequence[Any], Trainin
 
     Args:
         axes: the names of the parameters that vary.
-        runs: each with its point, a value for each axis as `cell_value` gives it.
+        runs: each with its point.
 
     Returns:
         The columns are the axes, then seed, best_test_accuracy and final_test_accuracy (0 to 1), epochs_run, seconds
@@ -201,18 +183,24 @@ def sweep_frame(axes: Sequence[str], runs: Iterable[tuple[Sequence[Any], Trainin
     """
     import pandas as pd  # here: a grid that is refused must not wait for it
 
-    columns = [*axes, "seed", "best_test_accuracy", "final_test_accuracy", "epochs_run", "seconds", "key"]
-    rows = []
-    for point, run in runs:
-        accuracies = (run.best_test_accuracy, run.final_test_accuracy)
-        rows.append((*point, run.config.seed, *accuracies, run.epochs_run, round(run.seconds, 1), run.config.key))
-    return pd.DataFrame(rows, columns=columns)
+    rows = [
+        dict(zip(axes, point, strict=True))
+        | {
+            "seed": run.config.seed,
+            "best_test_accuracy": run.best_test_accuracy,
+            "final_test_accuracy": run.final_test_accuracy,
+            "epochs_run": run.epochs_run,
+            "seconds": round(run.seconds, 1),
+            "key": run.config.key,
+        }
+        for point, run in runs
+    ]
+    return pd.DataFrame(rows)
 
 
 def frame_axes(frame: pd.DataFrame) -> list[str]:
     """The names of the parameters that vary in a sweep's frame."""
-    columns = list(frame.columns)
-    return columns[: columns.index("seed")]
+    return list(frame.columns[: frame.columns.get_loc("seed")])
 
 
 def accuracies_by_point(frame: pd.DataFrame) -> dict[tuple[str, ...], list[float]]:
@@ -237,14 +225,10 @@ def sweep_table(frame: pd.DataFrame, caution: str = "") -> str:
 def caution_of(runs: Sequence[TrainingRun]) -> str:
     """What must be said of runs of too few steps, once for all of them; empty if there are none among `runs`."""
     few = [run for run in runs if run.caution]
-    if not few:
-        return ""
-    worst = min(few, key=lambda run: run.steps)
-    return (
-        worst.caution
-        if len(runs) == 1
-        else f"{len(few)} of {len(runs)} runs are too short; the shortest has {worst.caution}"
-    )
+    worst = min(few, key=lambda run: run.steps, default=None)
+    if worst is None or len(runs) == 1:
+        return worst.caution if worst else ""
+    return f"{len(few)} of {len(runs)} runs are too short; the shortest has {worst.caution}"
 
 
 def run_sweep(sweep: Sweep, report: Report = say) -> Path:
@@ -276,18 +260,17 @@ def run_sweep(sweep: Sweep, report: Report = say) -> Path:
         get_runs(sweep.runs, lambda line: None if isinstance(line, Caution) else report(line))
     finally:
         if finished := finished_runs(sweep):
-            _write(sweep, finished, path, report)
+            _write(list(sweep.axes), finished, path, report)
     return path
 
 
-def _write(sweep: Sweep, finished: Sequence[tuple[tuple[Any, ...], TrainingRun]], path: Path, report: Report) -> None:
+def _write(axes: list[str], finished: Sequence[tuple[Point, TrainingRun]], path: Path, report: Report) -> None:
     from smallcnn.report import figures  # here: matplotlib takes a second
 
-    frame = sweep_frame(list(sweep.axes), finished)
+    frame = sweep_frame(axes, finished)
     text = sweep_table(frame, caution_of([run for _, run in finished]))
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
     write_text(path.with_suffix(".md"), text)
-    with replacing(path.with_suffix(".svg")) as temporary:
-        temporary.write_bytes(figures.sweep_points(list(sweep.axes), accuracies_by_point(frame)).to_svg())
+    write_text(path.with_suffix(".svg"), figures.sweep_points(axes, accuracies_by_point(frame)).to_svg().decode())
     report(text)
     report(f"{path.with_suffix('')}.csv, .md and .svg")

@@ -29,6 +29,9 @@ from smallcnn.runs import progress, workers
 from smallcnn.training import train
 
 
+WEIGHTS_OF_CHECKPOINT = ("best_weights", "engine_state")
+
+
 class DamagedRun(Exception):
     """A record that must not be used; the message says what is wrong with it."""
 
@@ -61,19 +64,10 @@ def get_runs(configs: Sequence[TrainingConfig], report: Report | None = None) ->
         Interrupted: if somebody stops it; what is finished stays recorded.
     """
     with progress.shown(report) as report:
-        finished: dict[str, TrainingRun] = {}
-        missing: list[TrainingConfig] = []
-        for config in _parents_first(configs):
-            try:
-                run = find_run(config)
-            except DamagedRun as damage:
-                report(f"{damage}; training it again")
-                run = None
-            if run is None:
-                missing.append(config)
-            else:
-                finished[config.key] = run
-        if missing:
+        asked = _parents_first(configs)
+        runs = {config.key: recorded(config, report) for config in asked}
+        finished = {key: run for key, run in runs.items() if run is not None}
+        if missing := [config for config in asked if config.key not in finished]:
             _compute(missing, finished, report)
     return [finished[config.key] for config in configs]
 
@@ -93,13 +87,21 @@ def find_run(config: TrainingConfig) -> TrainingRun | None:
     Raises:
         DamagedRun: if there is a record that is half-written, changed, or of something else.
     """
-    folder = _folder_of(config.key)
-    if folder is None:
+    if (folder := _folder_of(config.key)) is None:
         return None
     run = load_run(folder)
     if run.config != config:
         raise DamagedRun(f"the recorded run {config.key} is of another configuration")
     return run
+
+
+def recorded(config: TrainingConfig, report: Report = lambda line: None) -> TrainingRun | None:
+    """The recorded run of `config`; None if there is none, or only a damaged record, on which `report` is told."""
+    try:
+        return find_run(config)
+    except DamagedRun as damage:
+        report(f"{damage}; training it again")
+        return None
 
 
 def load_run(folder: Path) -> TrainingRun:
@@ -125,8 +127,7 @@ def find_runs(keys: Iterable[str]) -> list[TrainingRun]:
     """
     found = []
     for key in keys:
-        folder = _folder_of(key)
-        if folder is None:
+        if (folder := _folder_of(key)) is None:
             raise DamagedRun(f"the recorded run {key} is missing")
         found.append(load_run(folder))
     return found
@@ -147,7 +148,7 @@ def save_run(run: TrainingRun) -> Path:
     temporary.mkdir()
     try:
         weights = io.BytesIO()
-        np.savez(weights, **run.weights)
+        np.savez(weights, allow_pickle=False, **run.weights)
         (temporary / "weights.npz").write_bytes(weights.getvalue())
         fields = {**_fields(run), "weights_sha256": hashlib.sha256(weights.getvalue()).hexdigest()}
         (temporary / "run.json").write_text(_to_json({**fields, "sha256": _checksum(fields)}), encoding="utf-8")
@@ -157,30 +158,22 @@ def save_run(run: TrainingRun) -> Path:
             shutil.rmtree(folder)
         try:
             os.replace(temporary, folder)
-        except OSError:
-            if not _is_whole(folder):  # else another process was quicker, by less than a look at its record takes
-                raise
+        except OSError as error:
+            try:
+                load_run(folder)  # if it is whole, another process was quicker, by less than a look at it takes
+            except DamagedRun:
+                raise error from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
-    try:
-        load_run(folder)
-    except DamagedRun:
-        return False
-    return True
-
-
 def _parents_first(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
     ordered: dict[str, TrainingConfig] = {}
     for config in configs:
-        lineage = [config]
-        while lineage[-1].parent is not None:
-            lineage.append(lineage[-1].parent)
-        for ancestor in reversed(lineage):
-            ordered.setdefault(ancestor.key, ancestor)
+        parents = _parents_first([config.parent]) if config.parent else []
+        for each in (*parents, config):
+            ordered.setdefault(each.key, each)
     return list(ordered.values())
 
 
@@ -203,14 +196,6 @@ def _compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], re
         raise Interrupted(message) from None
 
 
-def recorded(config: TrainingConfig) -> TrainingRun | None:
-    """The recorded run of `config`; None if there is none, or only a damaged record."""
-    try:
-        return find_run(config)
-    except DamagedRun:
-        return None
-
-
 def _train_here(config: TrainingConfig, finished: dict[str, TrainingRun], report: Report) -> Iterator[TrainingRun]:
     """Trains a single run in this process, on all its cores, and keeps what an interrupted one can go on from."""
     checkpoint = _load_checkpoint(config)
@@ -223,7 +208,7 @@ def _train_here(config: TrainingConfig, finished: dict[str, TrainingRun], report
         _save_checkpoint(config, reached)
         epochs = len(reached.epoch_seconds)
 
-    parent = config.parent and finished[config.parent.key]
+    parent = finished[config.parent.key] if config.parent else None
     try:
         yield train(config, parent, report, checkpoint, keep)
     except KeyboardInterrupt:
@@ -237,41 +222,37 @@ def _checkpoint_file(config: TrainingConfig) -> Path:
 
 def _save_checkpoint(config: TrainingConfig, checkpoint: Checkpoint) -> None:
     fields = dataclasses.asdict(checkpoint)
-    arrays = {f"best_weights {name}": array for name, array in fields.pop("best_weights").items()}
-    arrays |= {f"engine_state {name}": array for name, array in fields.pop("engine_state").items()}
+    arrays = {f"{part} {name}": array for part in WEIGHTS_OF_CHECKPOINT for name, array in fields.pop(part).items()}
     arrays["predicted_classes"] = fields.pop("predicted_classes")
     with replacing(_checkpoint_file(config)) as temporary, temporary.open("wb") as file:
-        np.savez(file, fields=np.array(json.dumps(fields)), **arrays)
+        np.savez(file, allow_pickle=False, fields=np.array(json.dumps(fields)), **arrays)
 
 
 def _load_checkpoint(config: TrainingConfig) -> Checkpoint | None:
     """What an interrupted run of `config` left, if that is whole."""
     try:
         with np.load(_checkpoint_file(config), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = dict(file)
         fields = json.loads(str(arrays.pop("fields")))
-        parts: dict[str, dict[str, np.ndarray]] = {"best_weights": {}, "engine_state": {}}
-        for name in arrays.keys() - {"predicted_classes"}:
+        fields |= {part: {} for part in WEIGHTS_OF_CHECKPOINT} | {"predicted_classes": arrays.pop("predicted_classes")}
+        for name in arrays:
             part, array = name.split(" ")
-            parts[part][array] = arrays[name]
-        return Checkpoint(**fields, **parts, predicted_classes=arrays["predicted_classes"])
+            fields[part][array] = arrays[name]
+        return Checkpoint(**fields)
     except Exception:  # noqa: BLE001 - a damaged file makes its readers fail in any way
         return None
 
 
 def _fields(run: TrainingRun) -> dict[str, Any]:
+    """What `run.json` says, but for the checksums."""
+    own = ("best_test_accuracy", "best_epoch", "final_test_accuracy", "epochs_run", "seconds", "epoch_seconds")
     return {
         "key": run.config.key,
         "recipe_version": run.config.recipe_version,
         "dataset": data.FINGERPRINT,
         "config": run.config.to_json(),
         "provenance": run.provenance,
-        "best_test_accuracy": run.best_test_accuracy,
-        "best_epoch": run.best_epoch,
-        "final_test_accuracy": run.final_test_accuracy,
-        "epochs_run": run.epochs_run,
-        "seconds": run.seconds,
-        "epoch_seconds": run.epoch_seconds,
+        **{name: getattr(run, name) for name in own},
         "history": run.history.to_dict("list"),
         "misclassified": run.misclassified,
         "predicted_classes": "".join(map(str, run.predicted_classes.tolist())),
@@ -292,45 +273,37 @@ def _read(folder: Path) -> TrainingRun:
     text = (folder / "run.json").read_text(encoding="utf-8")
     fields = json.loads(text)
     is_as_written = text.rstrip("\n") == _to_json(fields).rstrip("\n")  # a 17th digit may change and mean the same
-    if fields.pop("sha256") != _checksum(fields) or not is_as_written:
-        raise ValueError("run.json is not as it was written")
+    _expect(fields.pop("sha256") == _checksum(fields) and is_as_written, "run.json is not as it was written")
     config = TrainingConfig.from_json(fields["config"])
-    if fields["recipe_version"] != config.recipe_version or fields["dataset"] != data.FINGERPRINT:
-        raise ValueError("it is of another recipe or dataset")
+    is_current = fields["recipe_version"] == config.recipe_version and fields["dataset"] == data.FINGERPRINT
+    _expect(is_current, "it is of another recipe or dataset")
     content = (folder / "weights.npz").read_bytes()
-    if hashlib.sha256(content).hexdigest() != fields["weights_sha256"]:
-        raise ValueError("weights.npz is not as it was written")
+    is_as_written = hashlib.sha256(content).hexdigest() == fields["weights_sha256"]
+    _expect(is_as_written, "weights.npz is not as it was written")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        weights = {name: file[name] for name in file.files}
-    if {name: array.shape for name, array in weights.items()} != config.architecture.weight_shapes:
-        raise ValueError("the weights are not those of its network")
+        weights = dict(file)
+    shapes = {name: array.shape for name, array in weights.items()}
+    _expect(shapes == config.architecture.weight_shapes, "the weights are not those of its network")
+    _expect(all(array.dtype == np.float32 for array in weights.values()), "its weights are not float32 numbers")
     by_epoch = (*fields["history"].values(), fields["misclassified"], fields["epoch_seconds"])
-    lengths = {len(values) for values in by_epoch}
-    if len(lengths) != 1 or fields["history"].keys() != set(HISTORY):
-        raise ValueError("its history is not of so many epochs")
+    epochs, best_epoch = len(fields["epoch_seconds"]), fields["best_epoch"]
+    is_whole = fields["history"].keys() == set(HISTORY) and {len(values) for values in by_epoch} == {epochs}
+    _expect(is_whole and 1 <= best_epoch <= epochs <= config.epochs, "its history is not of so many epochs")
+    kept = ("misclassified", "best_epoch", "epoch_seconds", "seconds", "provenance")
     run = TrainingRun(
         config=config,
         history=history_frame(fields["history"]),
-        misclassified=fields["misclassified"],
-        best_epoch=fields["best_epoch"],
         predicted_classes=np.frombuffer(fields["predicted_classes"].encode(), np.uint8) - ord("0"),
         weights=weights,
-        epoch_seconds=fields["epoch_seconds"],
-        seconds=fields["seconds"],
-        provenance=fields["provenance"],
+        **{name: fields[name] for name in kept},
     )
-    _check(run, fields)
+    wrong, images = len(run.misclassified[best_epoch - 1]), len(run.predicted_classes)
+    is_consistent = round(run.best_test_accuracy * images) == images - wrong
+    is_consistent &= fields["best_test_accuracy"] == run.best_test_accuracy
+    _expect(is_consistent, "its accuracies contradict each other")
     return run
 
 
-def _check(run: TrainingRun, fields: dict[str, Any]) -> None:
-    """Raises ValueError if the parts of a record contradict each other."""
-    if not 1 <= run.best_epoch <= run.epochs_run <= run.config.epochs:
-        raise ValueError("its history is not of so many epochs")
-    if any(array.dtype != np.float32 for array in run.weights.values()):
-        raise ValueError("its weights are not float32 numbers")
-    wrong = len(run.misclassified[run.best_epoch - 1])
-    accuracy = run.best_test_accuracy
-    images = len(run.predicted_classes)
-    if fields["best_test_accuracy"] != accuracy or round(accuracy * images) != images - wrong:
-        raise ValueError("its accuracies contradict each other")
+def _expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)

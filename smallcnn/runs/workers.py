@@ -101,7 +101,7 @@ def compute(
             ready.append(config)
         else:
             children.setdefault(config.parent.key, []).append(config)
-    finished: Queue[Future] = Queue()
+    finished: Queue[Future[TrainingRun]] = Queue()
     running: set[str] = set()
     failures: list[Exception] = []
     with _noted_interrupt() as interrupted, _pool(configs, report) as client, _scheduler_errors():
@@ -110,10 +110,11 @@ def compute(
         topic = f"progress of {client.id}"  # a cluster may serve several commands
         client.subscribe_topic(topic, lambda event: report(progress.line(*event[1])))
 
-        def finish(run: TrainingRun) -> None:
+        def finish(run: TrainingRun) -> TrainingRun:
             parents[run.config.key] = run
             for config in children.pop(run.config.key, []):
                 insort(ready, config, key=expected_seconds)
+            return run
 
         while True:
             progress.cores = _count_cores(client)
@@ -121,10 +122,9 @@ def compute(
                 config = ready.pop()
                 if (run := recorded(config)) is not None:
                     progress.finished(config.key)
-                    finish(run)
-                    yield run
+                    yield finish(run)
                     continue
-                parent = config.parent and parents[config.parent.key]
+                parent = parents[config.parent.key] if config.parent else None
                 future = client.submit(
                     *(_compute_here, train, config, config.key, parent, topic, is_ours),
                     key=config.key,
@@ -136,16 +136,20 @@ def compute(
             if not running:
                 break
             future = _next_finished(client, finished, interrupted)
-            running.remove(future.key)
-            progress.finished(future.key)
-            if future.exception() is not None:  # the other runs are not to suffer from it
-                failures.append(future.exception())
-                continue
-            run = future.result()
-            finish(run)
-            yield run
+            key = str(future.key)
+            running.remove(key)
+            progress.finished(key)
+            if (error := future.exception()) is None:
+                yield finish(future.result())
+            else:  # the other runs are not to suffer from it
+                failures.append(error)
     if failures:
-        raise _explained(failures[0])
+        from distributed.scheduler import KilledWorker
+
+        if not isinstance(failures[0], KilledWorker):
+            raise failures[0]
+        cause = "worker after worker died over one run, for want of memory perhaps"
+        raise WorkersError(f"{cause}; the others are recorded")
 
 
 @contextmanager
@@ -159,9 +163,10 @@ def _scheduler_errors() -> Iterator[None]:
 
 def _count_cores(client: Client) -> int:
     try:
-        return max(1, sum(client.nthreads().values()))
+        threads: dict[str, int] = client.nthreads()
     except AttributeError as error:  # a client that has lost its scheduler has none to ask
         raise WorkersError(SCHEDULER_GONE) from error
+    return max(1, sum(threads.values()))
 
 
 @contextmanager
@@ -183,7 +188,7 @@ def _noted_interrupt() -> Iterator[Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _next_finished(client: Client, finished: Queue[Future], interrupted: Event) -> Future:
+def _next_finished(client: Client, finished: Queue[Future[TrainingRun]], interrupted: Event) -> Future[TrainingRun]:
     last_seen = time.monotonic()
     while time.monotonic() - last_seen < SCHEDULER_PATIENCE:
         if interrupted.is_set():
@@ -200,45 +205,29 @@ def _next_finished(client: Client, finished: Queue[Future], interrupted: Event) 
     raise WorkersError(SCHEDULER_GONE)
 
 
-def _explained(error: Exception) -> Exception:
-    from distributed.scheduler import KilledWorker
-
-    if isinstance(error, KilledWorker):
-        cause = "worker after worker died over one run, for want of memory perhaps"
-        return WorkersError(f"{cause}; the others are recorded")
-    return error
-
-
 @contextmanager
 def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]:
     """Joins the cluster of `DASK_SCHEDULER_ADDRESS` or the build's workers, or starts some that end after the block."""
-    from distributed import Client  # here: recorded runs need no workers
+    from distributed import Client, LocalCluster  # here: recorded runs need no workers
 
-    runs = f"{_counted(len(configs))} to train"
+    cluster: LocalCluster | str
     with _dask_settings(), ExitStack() as stack:
-        if address := scheduler_address():
-            client = _join(address, f"no scheduler answers at DASK_SCHEDULER_ADDRESS={address}")
-            report(f"{runs}, on the cluster at {address}")
+        if cluster := scheduler_address() or "":
+            who, failure = f"on the cluster at {cluster}", f"no scheduler answers at DASK_SCHEDULER_ADDRESS={cluster}"
         elif broker.is_there():
-            client = _join(broker.pool_address(), SCHEDULER_GONE)
-            report(f"{runs}, by the workers of this build")
+            cluster, who, failure = broker.pool_address(), "by the workers of this build", SCHEDULER_GONE
         else:
-            cluster = stack.enter_context(local_cluster(count_workers(configs)))
-            client = Client(cluster, set_as_default=False)
-            report(f"{runs}, {len(cluster.workers)} at a time{_where(cluster)}")
+            cluster, failure = stack.enter_context(local_cluster(count_workers(configs))), SCHEDULER_GONE
+            who = f"{len(cluster.workers)} at a time{_where(cluster)}"
+        try:
+            client = Client(cluster, timeout=JOIN_SECONDS, set_as_default=False)
+        except OSError as error:
+            raise WorkersError(failure) from error
+        report(f"{_counted(len(configs))} to train, {who}")
         try:
             yield client
         finally:
             client.close(timeout=5)
-
-
-def _join(address: str, failure: str) -> Client:
-    from distributed import Client
-
-    try:
-        return Client(address, timeout=JOIN_SECONDS, set_as_default=False)
-    except OSError as error:
-        raise WorkersError(failure) from error
 
 
 @contextmanager
@@ -382,11 +371,9 @@ class Progress:
     def __init__(self, configs: Sequence[TrainingConfig], cores: int = 1) -> None:
         self.cores = cores
         self._started = time.monotonic()
-        self._left = {config.key: expected_seconds(config) for config in configs}
-        self._epoch = {config.key: expected_seconds(config) / config.epochs for config in configs}
         self._configs = {config.key: config for config in configs}
-        self._all_left = sum(self._left.values())
-        self._done = 0.0
+        self._left = {config.key: expected_seconds(config) for config in configs}
+        self._all_left, self._done = sum(self._left.values()), 0.0
         self._lock = Lock()  # lines come in a thread of Dask's client
 
     def finished(self, key: str) -> None:
@@ -396,16 +383,17 @@ class Progress:
 
     def line(self, key: str, epoch: int, text: str) -> EpochLine:
         """Takes note of a finished epoch of a run; adds to `text` what is left at most, from the pace so far."""
+        config = self._configs[key]
+        expected = expected_seconds(config) / config.epochs
         with self._lock:
             if key in self._left:
-                gone = min(self._left[key], self._epoch[key])
+                gone = min(self._left[key], expected)
                 self._left[key] -= gone
                 self._all_left -= gone
-                self._done += self._epoch[key]
+                self._done += expected
             busy = max(1, min(self.cores, len(self._left)))
-            pace = (time.monotonic() - self._started) * busy / max(self._done, self._epoch[key])
+            pace = (time.monotonic() - self._started) * busy / max(self._done, expected)
             minutes = self._all_left * pace / busy / 60
             runs = _counted(len(self._left))
         left = f"at most {minutes:.0f} min" if minutes >= 1 else "under a minute"
-        config = self._configs[key]
         return EpochLine(f"{text}; {left} left for {runs}", config.label, epoch, config.epochs)

@@ -13,7 +13,7 @@ from smallcnn.paths import PUBLISHED_RUNS
 from tests.engines.plain import scores
 
 RECORDS = sorted(path.parent for path in PUBLISHED_RUNS.glob("*/run.json"))
-IMAGES_AT_A_TIME = 100
+IMAGES_AT_A_TIME = 50
 
 
 def test_there_are_records_of_every_kind() -> None:

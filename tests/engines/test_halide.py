@@ -131,7 +131,8 @@ class Reference:
     def __init__(
         self, keras: ModuleType, architecture: Architecture, weights: Weights, masks: Weights | None = None
     ) -> None:
-        self._masks, self._steps = masks or {}, 0
+        self._masks, self._steps, self._start = masks or {}, 0, weights
+        self._blocks = describe_network(architecture).blocks
         self.smallest_gradient: Weights = {}  # over all steps, by name
         self._layers = []
         self.variables: dict[str, Any] = {}
@@ -151,6 +152,7 @@ class Reference:
         import tensorflow as tf
 
         self._steps += 1
+        self._images = len(images)
         with tf.GradientTape() as tape:
             values, block = tf.constant(images[..., None] / 255.0), 0
             *layers, last = self._layers
@@ -167,7 +169,13 @@ class Reference:
         return float(loss), {name: gradient.numpy() for name, gradient in zip(names, gradients, strict=True)}
 
     def weights(self) -> Weights:
-        return {name: variable.numpy() for name, variable in self.variables.items()}
+        """The weights so far; moving variances are made unbiased, as Keras keeps them in float32 alone."""
+        weights = {name: variable.numpy() for name, variable in self.variables.items()}
+        for block in self._blocks:
+            name, count = block.name("moving_variance"), self._images * block.size**2
+            start = self._start[name] * 0.99**self._steps
+            weights[name] = start + count / (count - 1) * (weights[name] - start)
+        return weights
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         loss, gradients = self.gradient(images, labels)
@@ -221,7 +229,7 @@ def test_the_published_networks_and_those_of_odd_sizes_are_those_of_keras(
 
 
 @slow
-@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(network=random_networks())
 def test_random_networks_are_those_of_keras(
     keras: ModuleType, network: tuple[Architecture, int], train_set: data.Dataset
@@ -253,14 +261,12 @@ def check_gradients(
     # A mistake shows in every batch; a value that goes the other way, in some.
     assert min(farthest) < 3e-4
     assert max(farthest) < 0.2
-    for block in describe_network(architecture).blocks:
-        count = batch_size * block.size**2
-        for name, factor in (("moving_mean", 1), ("moving_variance", count / (count - 1))):
-            start = shared.weights[block.name(name)] * 0.99**3
-            moved, expected_moved = (
-                all_weights[block.name(name)] - start for all_weights in (engine.get_weights(), reference.weights())
-            )
-            np.testing.assert_allclose(moved, factor * expected_moved, rtol=1e-3, atol=1e-6, err_msg=block.name(name))
+    moved, expected_weights = engine.get_weights(), reference.weights()
+    for name in filter(lambda name: not is_trainable(name), moved):
+        start = shared.weights[name] * 0.99**3
+        np.testing.assert_allclose(
+            moved[name] - start, expected_weights[name] - start, rtol=1e-3, atol=1e-6, err_msg=name
+        )
 
 
 @slow
@@ -347,8 +353,8 @@ def test_inference_is_that_of_keras_on_all_test_images(keras: ModuleType, name: 
 
 @slow
 def test_the_same_configuration_gives_the_same_bits(train_set: data.Dataset) -> None:
-    architecture, batch_size = NETWORKS["approach_2"]
-    weights, order = compiled("approach_2").weights, batches(batch_size, 4)
+    architecture, batch_size = NETWORKS["odd maps"]
+    shared, order = compiled("odd maps"), batches(batch_size, 4)
 
     def train(engine: HalideEngine, predict_between: bool) -> tuple[Weights, tuple[float, float]]:
         engine.train_epoch(order[:2], LEARNING_RATE)
@@ -357,8 +363,7 @@ def test_the_same_configuration_gives_the_same_bits(train_set: data.Dataset) -> 
         averages = engine.train_epoch(order[2:], LEARNING_RATE)
         return engine.get_weights(), averages
 
-    used = compiled("approach_2").start()
-    new = create_engine(architecture, batch_size, weights, compiled("approach_2").masks)
+    used, new = shared.start(), create_engine(architecture, batch_size, shared.weights, shared.masks)
     (weights, averages), (other_weights, other_averages) = train(new, False), train(used, True)
     assert_same_arrays(weights, other_weights)
     assert averages == other_averages
@@ -366,8 +371,8 @@ def test_the_same_configuration_gives_the_same_bits(train_set: data.Dataset) -> 
 
 @slow
 def test_an_engine_goes_on_from_the_state_of_another() -> None:
-    architecture, batch_size = NETWORKS["approach_3"]
-    shared, order = compiled("approach_3"), batches(batch_size, 6)
+    architecture, batch_size = NETWORKS["pooled to one pixel"]
+    shared, order = compiled("pooled to one pixel"), batches(batch_size, 6)
     whole = shared.start()
     whole.train_epoch(order[:3], LEARNING_RATE)
     averages = whole.train_epoch(order[3:], LEARNING_RATE)
@@ -434,7 +439,7 @@ def test_the_engine_does_not_import_tensorflow() -> None:
 def test_a_training_process_never_imports_tensorflow(runs_folder: Path) -> None:
     program = (
         "import sys; from smallcnn.runs.records import get_runs; from tests.engines.test_halide import *; "
-        "get_runs([dataclasses.replace(CONFIG, engine='halide', architecture=PUBLISHED['approach_3'])]); "
+        "get_runs([dataclasses.replace(CONFIG, engine='halide', architecture=NETWORKS['one block'][0])]); "
         "assert not {'tensorflow', 'tf_keras', 'keras'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -445,8 +450,8 @@ def test_a_training_process_never_imports_tensorflow(runs_folder: Path) -> None:
 def test_two_threads_give_the_bits_of_one() -> None:
     code = """
 from tests.engines.test_halide import *
-for name in ("approach_2", "odd maps"):
-    architecture, batch_size = NETWORKS[name]
+for name, batch_size in (("wide", 45), ("odd maps", 37)):
+    architecture, _ = NETWORKS[name]
     engine = create_engine(architecture, batch_size, initial_weights(architecture, 0))
     engine.train_epoch(batches(batch_size, 5), LEARNING_RATE)
     print([array.tobytes() for array in engine.get_weights().values()])

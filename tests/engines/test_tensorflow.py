@@ -40,7 +40,7 @@ from smallcnn.runs.records import find_run, get_runs
 from smallcnn.training import data_order, train
 from tests.conftest import SMALL_CONFIG, assert_same_arrays
 from tests.engines.plain import scores
-from tests.networks import PUBLISHED
+from tests.networks import chain
 
 if TYPE_CHECKING:
     from smallcnn.engines.tensorflow import TensorFlowEngine
@@ -187,7 +187,7 @@ def test_a_gradual_schedule_leaves_each_kernel_its_share(
 
 
 def test_an_epoch_is_one_of_keras_on_the_same_batches(keras: ModuleType, train_set: data.Dataset) -> None:
-    architecture = PUBLISHED["approach_3"]
+    architecture = chain((4, 8, 10), (2,))
     config = dataclasses.replace(CONFIG, architecture=architecture)
     weights = initial_weights(architecture, seed=0)
     order = data_order(config, 1)
@@ -337,7 +337,7 @@ def test_workers_give_the_bits_of_this_process(
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     monkeypatch.setattr(workers, "count_workers", lambda configs: 1)  # so that the others of a busy machine go on
     monkeypatch.setattr(data, "load_mnist", LOAD_MNIST)  # a worker measures the whole test set
-    unpruned, pruned = dataclasses.replace(CONFIG, epochs=1).rounds([0.2])
+    unpruned, pruned = dataclasses.replace(CONFIG, architecture=chain((3, 10), (1,)), epochs=1).rounds([0.2])
     lines: list[str] = []
     child, parent = get_runs([pruned, unpruned], lines.append)
     expected_parent = train(unpruned, report=quietly)

@@ -53,7 +53,7 @@ def test_a_grid_is_every_combination_with_every_seed() -> None:
     assert sweep.axes == {"learning_rate": [0.003, 0.01], "batch_size": [100, 125, 200]}
     assert len(sweep.configs) == 6
     assert len({config.key for config in sweep.runs}) == len(sweep.runs) == 30
-    chosen = sweep.configs["0.01", "200"]
+    chosen = sweep.configs[0.01, 200]
     assert [(config.learning_rate, config.batch_size, config.seed) for config in chosen] == [
         (0.01, 200, seed) for seed in range(5)
     ]

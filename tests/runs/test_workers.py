@@ -32,6 +32,7 @@ from smallcnn.runs.records import get_runs
 from smallcnn.runs.workers import Progress, WorkersError
 from smallcnn.training import train
 from tests.conftest import SMALL_CONFIG
+from tests.networks import chain
 
 CONFIG = dataclasses.replace(SMALL_CONFIG, engine="halide", epochs=1)
 DIES, DIES_ONCE, FAILS = 100, 200, 300  # seeds
@@ -200,7 +201,7 @@ def test_workers_give_the_bits_of_this_process(
     runs_folder: Path, assert_same_run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("halide")
-    parent = CONFIG
+    parent = dataclasses.replace(CONFIG, architecture=chain((3, 10), (1,), 0.1, (1,)))
     child = dataclasses.replace(parent, pruned_fractions=(0.2,))
     from_workers = get_runs([parent, child], lambda line: None)
     here = train(parent, report=lambda line: None)
@@ -454,7 +455,7 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
     environment = ours | {"PYTHONPATH": str(copy), "SMALLCNN_MNIST": str(mnist_file())}
     code = (
         "import sys; from smallcnn.commands import run; from smallcnn.report.sweeps import parse_sweep, run_sweep; "
-        "grid = ('approach_3', 'learning_rate=0.01 seeds=0..3', 'epochs=8 train_examples=6000'); "
+        "grid = ('approach_3', 'epochs=1,30 seeds=0,1', 'filters=10 pool_after=1 train_examples=1000'); "
         "sys.exit(run(lambda: run_sweep(parse_sweep(*grid))))"
     )
     command = [sys.executable, "-c", code]
@@ -478,8 +479,8 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
     recorded = {path.name for path in (copy / "data" / "runs").glob("[!.]*")}
     assert recorded
     again = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=True)
-    assert f"4 runs at 1 point, {len(recorded)} of them recorded" in again.stdout
-    csv = copy / "build" / "sweeps" / "approach_3-learning_rate-epochs=8-train_examples=6000.csv"
+    assert f"4 runs at 2 points, {len(recorded)} of them recorded" in again.stdout
+    csv = copy / "build" / "sweeps" / "approach_3-epochs-filters=10-pool_after=1-train_examples=1000.csv"
     assert len(csv.read_text().splitlines()) == 5
 
 

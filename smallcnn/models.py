@@ -247,13 +247,16 @@ def trained_model(architecture: Architecture, weights: Mapping[str, np.ndarray])
 
     Returns:
         A `tf_keras.Sequential` from images (batch, 28, 28) or (batch, 28, 28, 1) as they are stored, 0 to 255, to class
-        probabilities (batch, 10): its first layer scales them.
+        probabilities (batch, 10): its first layer scales them. It is compiled, so `evaluate(images, labels)` works too.
     """
     keras = import_keras()
     network = build_model(architecture)
     load_weights(network, weights)
     scale = keras.layers.Rescaling(1 / 255, name="scale", dtype="float32")
-    return keras.Sequential([keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)), scale, *network.layers], name="trained_network")
+    layers = [keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)), scale, *network.layers]
+    model = keras.Sequential(layers, name="trained_network")
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 def model_variables(model: Any) -> dict[str, Any]:

@@ -368,5 +368,6 @@ def test_a_trained_model_takes_bytes_and_says_what_the_network_says(name: str) -
     np.testing.assert_allclose(model.predict(images, verbose=0), expected, rtol=1e-5, atol=1e-7)
     for as_stored in (images, images[..., None], images.astype(np.float32)):
         np.testing.assert_allclose(model(as_stored), expected, rtol=1e-5, atol=1e-7)
+    assert model.evaluate(images, expected.argmax(axis=1), verbose=0)[1] == 1
     assert read_architecture(model) == PUBLISHED[name]
     assert_same_arrays(read_weights(model), weights)

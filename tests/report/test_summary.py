@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -13,8 +13,15 @@ import pytest
 from pandas.api.types import is_float_dtype, is_integer_dtype
 
 from smallcnn import study
-from smallcnn.report import summary
+from smallcnn.config import TrainingConfig, TrainingRun
+from smallcnn.paths import PUBLISHED_RUNS, ROOT
+from smallcnn.pruning import pruned_fractions
+from smallcnn.report import figures, summary
+from smallcnn.report.chapter import training_configs
+from smallcnn.report.notebook import read_network
+from smallcnn.report.results import pruning_counts
 from smallcnn.report.tables import to_markdown
+from smallcnn.runs.records import load_run
 from smallcnn.study import CHAPTERS
 from tests.report.reading import cells_of
 
@@ -357,3 +364,33 @@ def test_the_first_page_says_which_networks_had_too_few_steps(results: Results) 
         ("approach_2", "24"),
         ("pruning", "16"),
     ]
+
+
+@pytest.mark.slow
+def test_the_figure_of_the_readme_is_that_of_the_recorded_runs() -> None:
+    def recorded(configs: Iterable[TrainingConfig]) -> list[TrainingRun]:
+        return [load_run(PUBLISHED_RUNS / config.key) for config in configs]
+
+    def configs_of(chapter: study.Chapter, **changes: Any) -> list[TrainingConfig]:
+        values = dict(chapter.published) | changes
+        network = read_network(chapter.name, values)
+        assert network is not None
+        return training_configs(network, values)
+
+    pruning = study.PRUNING.published
+    fractions = pruned_fractions(pruning["schedule"], pruning["pruning_fraction"], pruning["rounds"])
+    by_round = list(zip(*(config.rounds(fractions) for config in configs_of(study.PRUNING)), strict=True))
+    contrast = configs_of(study.PRUNING, seeds=pruning["gradual_seeds"], engine="tensorflow")
+    networks = {approach.label: recorded(configs_of(approach)) for approach in study.APPROACHES}
+    networks |= {study.round_label(number): recorded(by_round[number]) for number in range(1, len(by_round))}
+    networks[study.GRADUAL] = recorded(
+        config.pruned_gradually(fractions, pruning["gradual_epochs"]) for config in contrast
+    )
+    points = {}
+    for label, trained in networks.items():
+        counts = pruning_counts(trained[0])
+        points[label] = counts["trainable_remaining"], [run.best_test_accuracy for run in trained]
+    expected = figures.parameters_against_accuracy(points).to_svg()
+    assert expected == (ROOT / "book" / "_static" / "summary.svg").read_bytes(), (
+        "copy build/source/generated/summary.svg, as `make book` makes it, to book/_static/summary.svg"
+    )

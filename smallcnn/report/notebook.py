@@ -111,8 +111,7 @@ def check_parameters(chapter: str, changes: Mapping[str, Any]) -> dict[str, Any]
         check_name(chapter, name, published_values(chapter))
     values = notebook_values(chapter) | dict(changes)
     check_values(chapter, values)
-    if changes.keys() & _names_in(chapter, tagged_source(chapter, "network")):  # else it is the one that it was
-        read_network(chapter, values)
+    read_network(chapter, values)
     return values
 
 
@@ -129,7 +128,7 @@ def read_network(chapter: str, values: Mapping[str, Any]) -> Architecture | None
     if not source:
         return None
     parameters = tagged_source(chapter, "parameters")
-    names = _names_in(chapter, source)
+    names = {node.id for node in ast.walk(_parsed(chapter, source)) if isinstance(node, ast.Name)}
     content = [source, parameters, {name: value for name, value in values.items() if name in names}, _reader()]
     kept = build_folder() / "networks" / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
     try:
@@ -140,10 +139,9 @@ def read_network(chapter: str, values: Mapping[str, Any]) -> Architecture | None
     return architecture
 
 
-def _names_in(chapter: str, source: str) -> set[str]:
-    """The variables that a network cell uses."""
+def _parsed(chapter: str, source: str) -> ast.Module:
     try:
-        return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+        return ast.parse(source)
     except SyntaxError as error:
         raise ParameterError(f"{chapter}: its network cell is no Python, {error.msg} in line {error.lineno}") from None
 

@@ -102,8 +102,7 @@ def check_parameters(chapter: str, changes: Mapping[str, Any]) -> dict[str, Any]
     """
     values = notebook_values(chapter) | dict(changes)
     check_values(chapter, values)
-    if changes.keys() & network_variables(chapter):  # else it is the one that it was
-        read_network(chapter, values)
+    read_network(chapter, values)
     return values
 
 

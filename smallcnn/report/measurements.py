@@ -212,8 +212,9 @@ def provenance_summary(runs: Iterable[TrainingRun]) -> str:
         columns=["engine", "machine", "trained"],
     )
     made["trained"] = made["trained"].str[:10]
-    by_machine = made.groupby(["engine", "machine"], as_index=False)["trained"]
-    return to_markdown(by_machine.agg(runs="count", trained=lambda days: " to ".join(sorted({min(days), max(days)}))))
+    by_machine = made.groupby(["engine", "machine"])["trained"]
+    days = by_machine.agg(lambda each: " to ".join(sorted({min(each), max(each)})))
+    return to_markdown(pd.DataFrame({"runs": by_machine.count(), "trained": days}).reset_index())
 
 
 def engines_table(pairs: Mapping[str, Mapping[str, Sequence[float]]]) -> str:

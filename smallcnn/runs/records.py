@@ -28,7 +28,6 @@ from smallcnn.paths import record_folders, runs_folder
 from smallcnn.runs import progress, workers
 from smallcnn.training import train
 
-
 WEIGHTS_OF_CHECKPOINT = ("best_weights", "engine_state")
 
 

@@ -208,7 +208,7 @@ def _next_finished(client: Client, finished: Queue[Future[TrainingRun]], interru
 @contextmanager
 def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]:
     """Joins the cluster of `DASK_SCHEDULER_ADDRESS` or the build's workers, or starts some that end after the block."""
-    from distributed import Client, LocalCluster  # here: recorded runs need no workers
+    from distributed import Client  # here: recorded runs need no workers
 
     cluster: LocalCluster | str
     with _dask_settings(), ExitStack() as stack:

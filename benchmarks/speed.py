@@ -14,15 +14,16 @@ the whole. The pool is the real one: Dask's workers train a run on every core, f
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import cache, partial
+from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
@@ -98,13 +99,14 @@ def measure_all(
     halide = {chapter: describe_halide(chapter) for chapter in chapters if "halide_one_core" in ways[chapter]}
     seconds: dict[str, dict[str, list[float]]] = {chapter: {} for chapter in chapters}
     with ExitStack() as stack:
-        children = {way: Child(way) for way in installed}
-        for child in children.values():
-            stack.callback(child.stop)
+        processes = {
+            way: stack.enter_context(process_with(_count_cores() if way.endswith("all_cores") else 1))
+            for way in installed
+        }
         for number in range(rounds):
             for chapter, measured in seconds.items():
                 for way in ways[chapter]:
-                    measured.setdefault(way, []).append(children[way].measure(chapter))
+                    measured.setdefault(way, []).append(processes[way].submit(measure, way, chapter).result())
                 if chapter in halide:
                     measured.setdefault("pool_all_cores", []).append(measure_pool(chapter))
             report(f"round {number + 1} of {rounds} is done")
@@ -156,17 +158,23 @@ def describe_halide(chapter: str) -> dict[str, Any]:
     are those of the compiler's profile, in seconds a step, with the floating-point operations of those that convolve.
     The profile is made with larger batches and scaled.
     """
-    config = make_config(chapter)
-    stages = parse_profile(
-        _run_child("profile", chapter, HL_JIT_TARGET="host-profile"),
-        PROFILED_STEPS * PROFILED_BATCH / config.batch_size,
+    with process_with(threads=1) as process:
+        details = process.submit(_measure_halide, chapter).result()
+    profiled = subprocess.run(
+        [sys.executable, "-c", f"from benchmarks import speed; speed.profile({chapter!r})"],
+        env=os.environ | {"HL_NUM_THREADS": "1", "HL_JIT_TARGET": "host-profile", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
+    config = make_config(chapter)
+    stages = parse_profile(profiled.stdout, PROFILED_STEPS * PROFILED_BATCH / config.batch_size)
     convolutions = [layer for layer in config.architecture.placed if layer.kernel]
     for number, layer in enumerate(convolutions, start=1):
         for stage in ("activation", "kernel_gradient", "input_gradient"):
             if (name := f"block_{number}_{stage}") in stages:
                 stages[name]["operations"] = 2 * layer.multiply_adds * config.batch_size
-    return json.loads(_run_child("details", chapter)) | {"stages": stages, "profiled_batch": PROFILED_BATCH}
+    return details | {"stages": stages, "profiled_batch": PROFILED_BATCH}
 
 
 def parse_profile(text: str, steps: float) -> dict[str, dict[str, float]]:
@@ -224,67 +232,36 @@ def make_config(chapter: str) -> TrainingConfig:
 # --- Processes: one for each way ---
 
 
-def _start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Starts this module on one core, unless `environment` says otherwise; what it prints can be read."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.speed", *arguments],
-        env=os.environ | {"HL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def process_with(threads: int) -> ProcessPoolExecutor:
+    """A process with so many threads of Halide, for one call at a time."""
+    return ProcessPoolExecutor(1, get_context("spawn"), _set_up_process, (threads,))
 
 
-def _run_child(*arguments: str, **environment: str) -> str:
-    process = _start(*arguments, **environment)
-    printed, _ = process.communicate()
-    if process.returncode != 0:
-        raise CommandError(f"benchmarks.speed {' '.join(arguments)} ended with exit code {process.returncode}")
-    return printed
-
-
-class Child:
-    """A process that measures one way."""
-
-    def __init__(self, way: str) -> None:
-        self._way = way
-        threads = str(_count_cores() if way.endswith("all_cores") else 1)
-        self._process = _start("way", way, HL_NUM_THREADS=threads, TF_CPP_MIN_LOG_LEVEL="3")
-
-    def measure(self, chapter: str) -> float:
-        """Measures, and returns seconds an epoch."""
-        self._process.stdin.write(f"{chapter}\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the process that measures {self._way} ended early")
-        return float(line)
-
-    def stop(self) -> None:
-        """Ends the process."""
-        with suppress(BrokenPipeError):  # it may have ended early
-            self._process.stdin.close()
-        self._process.wait()
-
-
-def _measure_on_request(way: str) -> None:
-    """What a child does at each request: run once to warm up, then measure."""
-    prepared: dict[str, Measure] = {}
-    output = os.dup(1)
+def _set_up_process(threads: int) -> None:
+    os.environ |= {"HL_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)  # what libraries print does not belong between the results
-    for line in sys.stdin:
-        chapter = line.strip()
-        if is_new := chapter not in prepared:
-            prepared[chapter] = WAYS[way](make_config(chapter), way)
-        if is_new or way != "article":
-            prepared[chapter]()
-        os.write(output, f"{prepared[chapter]()!r}\n".encode())
 
 
-def _print_details(chapter: str) -> None:
-    """What a child of its own tells of the Halide engine."""
+def measure(way: str, chapter: str) -> float:
+    """Seconds an epoch, after one that warms up; the article's way, whose epochs are whole, does that only once."""
+    measured = _prepared(way, chapter)
+    if way != "article":
+        measured()
+    return measured()
+
+
+@cache
+def _prepared(way: str, chapter: str) -> Measure:
+    prepared = WAYS[way](make_config(chapter), way)
+    if way == "article":
+        prepared()
+    return prepared
+
+
+def _measure_halide(chapter: str) -> dict[str, float]:
+    """What a process of its own tells of the Halide engine."""
     config = dataclasses.replace(make_config(chapter), engine="halide", epochs=3)
     started = time.perf_counter()
     train_set, test_set = data.load_mnist()
@@ -294,7 +271,7 @@ def _print_details(chapter: str) -> None:
     steps = [_seconds(engine.train_epoch, batch[None], config.learning_rate) for batch in data_order(config, 1)]
     test_pass = median(_seconds(engine.predict, test_set.images) for _ in range(3))
     run = train(config, report=lambda line: None)
-    details = {
+    return {
         "load_seconds": loaded - started,
         "set_up_seconds": set_up - loaded,
         "step_seconds": median(steps),
@@ -302,7 +279,6 @@ def _print_details(chapter: str) -> None:
         "epoch_over_steps": median(run.epoch_seconds) / (sum(steps) + test_pass),
         "peak_memory_bytes": provenance.peak_memory_bytes(),
     }
-    print(json.dumps(details))
 
 
 def _seconds(work: Callable[..., object], *arguments: object) -> float:
@@ -312,7 +288,7 @@ def _seconds(work: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - started
 
 
-def _profile(chapter: str) -> None:
+def profile(chapter: str) -> None:
     """Computes gradients with a compiler that prints a profile after every call.
 
     The change of the weights is left out: with AVX-512 its few instructions crash when they are profiled.
@@ -354,11 +330,8 @@ def _prepare_article(config: TrainingConfig, way: str) -> Measure:
         examples = tf.data.Dataset.from_tensor_slices((part.images[..., None], targets))
         scaled = examples.map(lambda image, target: (tf.cast(image, tf.float32) / 255.0, target), tf.data.AUTOTUNE)
         cached = scaled.cache()
-        return (
-            (cached.shuffle(len(part.labels)) if shuffled else cached)
-            .batch(config.batch_size)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        ordered = cached.shuffle(len(part.labels)) if shuffled else cached
+        return ordered.batch(config.batch_size).prefetch(tf.data.AUTOTUNE)
 
     train_set, test_set = data.load_mnist()
     train_dataset, test_dataset = dataset(train_set, shuffled=True), dataset(test_set, shuffled=False)
@@ -479,19 +452,8 @@ WAYS: Mapping[str, Callable[[TrainingConfig, str], Measure]] = {
 
 
 def main() -> None:
-    """Measures, and writes `build/benchmark.json`; or does what a process for one way does."""
-    match sys.argv[1:]:
-        case ["details", chapter]:
-            _print_details(chapter)
-        case ["profile", chapter]:
-            _profile(chapter)
-        case ["way", way]:
-            _measure_on_request(way)
-        case chapters:
-            _measure_and_write(chapters or [approach.name for approach in APPROACHES])
-
-
-def _measure_and_write(chapters: Sequence[str]) -> None:
+    """Measures, and writes `build/benchmark.json`."""
+    chapters = sys.argv[1:] or [approach.name for approach in APPROACHES]
     data.load_mnist()  # fetched once, here, before several processes want it
     result = measure_all(say, chapters)
     for chapter in chapters:
@@ -506,4 +468,6 @@ def _measure_and_write(chapters: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(commands.run(main))
+    from benchmarks import speed  # a process finds its work by the name of this module, which must not be __main__
+
+    sys.exit(commands.run(speed.main))

@@ -51,7 +51,6 @@ def measure_scaling(report: Report = say, numbers: Sequence[int] = WORKERS) -> d
         the `memory_bytes` that a finished run takes in the process that asked for it.
     """
     run = recorded_run()
-    record = paths.PUBLISHED_RUNS / run.config.key
     before = provenance.peak_memory_bytes()
     instant_seconds = _seconds(INSTANT_RUNS, INSTANT_WORKERS, 0.0)
     memory_bytes = (provenance.peak_memory_bytes() - before) / INSTANT_RUNS
@@ -60,11 +59,12 @@ def measure_scaling(report: Report = say, numbers: Sequence[int] = WORKERS) -> d
     for number in numbers:
         seconds = _seconds(RUNS_EACH * number, number, run.seconds)
         rate = 3600 * RUNS_EACH * number / seconds
-        share = rate / (3600 * number / run.seconds)
+        share = RUNS_EACH * run.seconds / seconds
         rows.append(
             {"workers": number, "runs": RUNS_EACH * number, "seconds": seconds, "runs_per_hour": rate, "share": share}
         )
         report(f"{number} workers: {rate:.0f} runs an hour, {100 * share:.1f} % of what they could do")
+    record = paths.PUBLISHED_RUNS / run.config.key
     return {
         "machine": provenance.describe("halide"),
         "run": {
@@ -107,32 +107,29 @@ def stand_in(seconds: float, config: TrainingConfig, parent: TrainingRun | None,
 
 
 def _seconds(runs: int, number: int, seconds: float) -> float:
-    """How long `runs` stand-ins take on a `number` of workers, from the first submission to the last record.
-
-    Args:
-        runs: how many.
-        number: of workers.
-        seconds: that each stand-in sleeps.
-    """
+    """How long so many runs take on a `number` of workers, each asleep for `seconds`, until the last is recorded."""
     configs = [dataclasses.replace(recorded_run().config, seed=seed) for seed in range(runs)]
-    started = ended = 0.0
+    lines: list[float] = []  # when they came; the first when the cluster is joined
     finished = []  # as `get_runs` keeps them
 
     def note(line: str) -> None:
-        nonlocal started
-        started = started or time.perf_counter()  # the first line comes when the cluster is joined
+        lines.append(time.perf_counter())
 
-    with TemporaryDirectory() as folder, _cluster(number, folder):
+    with (
+        TemporaryDirectory() as folder,
+        _cluster(number) as address,
+        changed_environment({"DASK_SCHEDULER_ADDRESS": address, "SMALLCNN_RUNS": folder}),
+    ):
         for run in workers.compute(configs, {}, note, train=partial(stand_in, seconds)):
             save_run(run)
             finished.append(run)
             ended = time.perf_counter()
-    return ended - started
+    return ended - lines[0]
 
 
 @contextmanager
-def _cluster(number: int, records: str) -> Iterator[None]:
-    """A `number` of workers in a process of its own, which runs are sent to; they are recorded in `records`."""
+def _cluster(number: int) -> Iterator[str]:
+    """The address of a `number` of workers in a process of its own."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.scaling", "serve", str(number)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -144,8 +141,7 @@ def _cluster(number: int, records: str) -> Iterator[None]:
         address = process.stdout.readline().strip()
         if not address:
             raise CommandError("the cluster of stand-ins did not start")
-        with changed_environment({"DASK_SCHEDULER_ADDRESS": address, "SMALLCNN_RUNS": records}):
-            yield
+        yield address
     finally:
         process.communicate("")
 
@@ -165,14 +161,6 @@ def cluster_of_threads(number: int) -> LocalCluster:
     )
 
 
-def _serve(number: int) -> None:
-    """What the process of a cluster does: print the scheduler's address, and stay until its input ends."""
-    recorded_run()  # read before the threads would all read it at once
-    with cluster_of_threads(number) as cluster:
-        print(cluster.scheduler_address, flush=True)
-        sys.stdin.read()
-
-
 def main() -> None:
     """Measures, and writes `build/scaling.json`; with `serve` and a number it is the process of a cluster."""
     match sys.argv[1:]:
@@ -181,7 +169,10 @@ def main() -> None:
             write_json(path, measure_scaling())
             say(f"{path}")
         case ["serve", number]:
-            _serve(int(number))
+            recorded_run()  # read before the threads would all read it at once
+            with cluster_of_threads(int(number)) as cluster:
+                print(cluster.scheduler_address, flush=True)
+                sys.stdin.read()  # until it ends
         case _:
             raise CommandError("benchmarks.scaling takes no arguments")
 

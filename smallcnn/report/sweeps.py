@@ -95,13 +95,13 @@ def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
     varied = {"seeds": axes.pop("seeds")} if "seeds" in axes else {}
     base = notebook.check_parameters(chapter, fixed | varied | {name: values[0] for name, values in axes.items()})
     source = ast.parse(notebook.tagged_source(chapter, "network"))
-    names = {node.id for node in ast.walk(source) if isinstance(node, ast.Name)}
+    typed = {node.id for node in ast.walk(source) if isinstance(node, ast.Name)}
     networks: dict[str, Architecture] = {}  # read once for all points whose values for it are the same
     configs = {}
     for point in itertools.product(*axes.values()):
         values = base | dict(zip(axes, point, strict=True))
         check_values(chapter, values)
-        used = repr([(name, value) for name, value in values.items() if name in names])
+        used = repr([(name, value) for name, value in values.items() if name in typed])
         if used not in networks:
             architecture = notebook.read_network(chapter, values)
             if architecture is None:

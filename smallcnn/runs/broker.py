@@ -13,6 +13,7 @@ import socket
 import socketserver
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from threading import Lock, Thread
 
 from smallcnn.config import Report
@@ -42,7 +43,7 @@ def _ask(question: dict[str, object]) -> dict[str, str]:
     with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS) as connection:
         connection.sendall(json.dumps(question | {"password": password}).encode() + b"\n")
         with connection.makefile(encoding="utf-8") as answers:
-            answer = json.loads(answers.readline())
+            answer: dict[str, str] = json.loads(answers.readline())
     if "error" in answer:
         raise RuntimeError(answer["error"])
     return answer
@@ -59,7 +60,8 @@ def listening(report: Report, start_pool: Callable[[], str]) -> Iterator[str]:
     Yields:
         What `VARIABLE` must be in the notebooks' environment.
     """
-    password, lock, addresses = secrets.token_hex(16), Lock(), []
+    password, lock = secrets.token_hex(16), Lock()
+    pool_address = cache(start_pool)
 
     def answer(question: dict[str, object]) -> dict[str, str]:
         if question.get("password") != password:
@@ -68,15 +70,11 @@ def listening(report: Report, start_pool: Callable[[], str]) -> Iterator[str]:
             if "say" in question:
                 report(str(question["say"]))
                 return {}
-            if not addresses:
-                addresses.append(start_pool())
-            return {"pool": addresses[0]}
+            return {"pool": pool_address()}
 
     class Handler(socketserver.StreamRequestHandler):
-        """One question."""
-
         def handle(self) -> None:
-            """Answers it; what goes wrong is the notebook's to tell."""
+            """Answers one question; what goes wrong is the notebook's to tell."""
             try:
                 answered = answer(json.loads(self.rfile.readline(100_000)))
             except Exception as error:  # noqa: BLE001 - whatever it is, the notebook must hear of it

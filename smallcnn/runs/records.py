@@ -207,9 +207,8 @@ def _train_here(config: TrainingConfig, finished: dict[str, TrainingRun], report
         _save_checkpoint(config, reached)
         epochs = len(reached.epoch_seconds)
 
-    parent = finished[config.parent.key] if config.parent else None
     try:
-        yield train(config, parent, report, checkpoint, keep)
+        yield train(config, finished[config.parent.key] if config.parent else None, report, checkpoint, keep)
     except KeyboardInterrupt:
         message = f"interrupted after epoch {epochs} of {config.label}; the same again goes on from there"
         raise Interrupted(message) from None

@@ -163,10 +163,9 @@ def _scheduler_errors() -> Iterator[None]:
 
 def _count_cores(client: Client) -> int:
     try:
-        threads: dict[str, int] = client.nthreads()
+        return max(1, sum(map(int, client.nthreads().values())))
     except AttributeError as error:  # a client that has lost its scheduler has none to ask
         raise WorkersError(SCHEDULER_GONE) from error
-    return max(1, sum(threads.values()))
 
 
 @contextmanager

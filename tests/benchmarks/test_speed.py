@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from statistics import median
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import speed
-from benchmarks.speed import Child, count_operations, parse_profile, ratios, summarise
+from benchmarks.speed import count_operations, parse_profile, ratios, summarise
 from smallcnn.architecture import (
     CLASSES,
     Activation,
@@ -109,20 +109,27 @@ def test_what_no_engine_can_train_is_left_out_and_the_rest_measured(monkeypatch:
     networks = {"approach_1": EVERY_LAYER, "approach_2": PUBLISHED["approach_2"]}
     asked: list[tuple[str, str]] = []
 
-    class FakeChild:
-        def __init__(self, way: str) -> None:
-            self._way = way
+    def measure(way: str, chapter: str) -> float:
+        asked.append((chapter, way))
+        return float(len(asked))
 
-        def measure(self, chapter: str) -> float:
-            asked.append((chapter, self._way))
-            return float(len(asked))
+    class FakeProcess:
+        def __init__(self, threads: int) -> None:
+            assert threads == 1
 
-        def stop(self) -> None:
-            asked.append(("stopped", self._way))
+        def __enter__(self) -> FakeProcess:
+            return self
+
+        def submit(self, work: Callable[..., float], *arguments: str) -> SimpleNamespace:
+            return SimpleNamespace(result=lambda: work(*arguments))
+
+        def __exit__(self, *_: object) -> None:
+            asked.append(("stopped", ""))
 
     ways = ("tensorflow_one_core", "halide_one_core")
     monkeypatch.setattr(speed, "read_network", lambda chapter, values: networks[chapter])
-    monkeypatch.setattr(speed, "Child", FakeChild)
+    monkeypatch.setattr(speed, "process_with", FakeProcess)
+    monkeypatch.setattr(speed, "measure", measure)
     monkeypatch.setattr(speed, "_is_installed", lambda way: way in ways)
     monkeypatch.setattr(speed, "describe_halide", lambda chapter: {"of": chapter})
     monkeypatch.setattr(speed, "measure_pool", lambda chapter: 0.5)
@@ -130,7 +137,7 @@ def test_what_no_engine_can_train_is_left_out_and_the_rest_measured(monkeypatch:
     result = speed.measure_all(lines.append, list(networks), rounds=2)
     assert "approach_1: halide_one_core cannot train its network" in lines
     measured = [("approach_1", ways[0]), ("approach_2", ways[0]), ("approach_2", ways[1])]
-    assert asked == [*measured, *measured, *(("stopped", way) for way in ways)]
+    assert asked == [*measured, *measured, *[("stopped", "")] * len(ways)]
     assert result["labels"] == {"approach_1": "approach 1", "approach_2": "approach 2"}
     assert result["seconds_per_epoch"]["approach_1"] == {"tensorflow_one_core": summarise([1.0, 4.0])}
     assert result["seconds_per_epoch"]["approach_2"].keys() == {*ways, "pool_all_cores"}
@@ -139,11 +146,11 @@ def test_what_no_engine_can_train_is_left_out_and_the_rest_measured(monkeypatch:
 
 
 @pytest.mark.slow
-def test_a_child_measures_on_request() -> None:
+def test_a_process_measures_on_request() -> None:
     pytest.importorskip("halide")
-    child = Child("ceiling_one_core")
-    seconds = [child.measure(chapter) for chapter in ("approach_1", "approach_3", "approach_1")]
-    child.stop()
+    with speed.process_with(threads=1) as process:
+        chapters = ("approach_1", "approach_3", "approach_1")
+        seconds = [process.submit(speed.measure, "ceiling_one_core", chapter).result() for chapter in chapters]
     assert min(seconds) > 0
 
 
@@ -152,21 +159,16 @@ def test_the_pool_is_measured_by_its_own_runs(monkeypatch: pytest.MonkeyPatch) -
     pytest.importorskip("halide")
     small = dataclasses.replace(SMALL_CONFIG, architecture=PUBLISHED["approach_3"])
     monkeypatch.setattr(speed, "make_config", lambda chapter: small)
-    monkeypatch.setattr(speed, "_cores", lambda: [0, 1])
+    monkeypatch.setattr(speed, "_count_cores", lambda: 2)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:1")
     assert speed.measure_pool("approach_3") > 0
     assert os.environ["DASK_SCHEDULER_ADDRESS"] == "tcp://127.0.0.1:1"
 
 
-def test_a_child_that_ends_early_is_an_error() -> None:
-    child = Child.__new__(Child)
-    child._way = "no such way"
-    child._process = subprocess.Popen(
-        [sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with pytest.raises((RuntimeError, BrokenPipeError)):
-        child.measure("approach_1")
-    child.stop()
+@pytest.mark.slow
+def test_a_process_that_ends_early_is_an_error() -> None:
+    with speed.process_with(threads=1) as process, pytest.raises(RuntimeError):
+        process.submit(os._exit, 1).result()
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, "every layer"])

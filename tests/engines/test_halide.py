@@ -44,8 +44,8 @@ from tests.networks import PUBLISHED, chain
 pytest.importorskip("halide", reason="the package halide is not installed")
 
 from smallcnn.engines.halide.arrays import flatten
-from smallcnn.engines.halide.dropout import hash_number
 from smallcnn.engines.halide.engine import HalideEngine
+from smallcnn.engines.halide.output import hash_number
 
 slow = pytest.mark.slow  # compiling an engine takes a second or two
 CONFIG = dataclasses.replace(SMALL_CONFIG, seed=3, epochs=1)

@@ -31,6 +31,6 @@ same bits on any number of cores. NumPy is left with gathering the images of a b
 In Halide a `Func` is a formula over coordinates, innermost first, and its schedule says in which loops it is computed.
 
 The files, each of which imports only from those before it: `blocks` says which networks there are, `arrays` what
-pipelines read and write; `loops`, `convolution`, `dropout` and `pooling` are what the way forward and the way back
-share; then `forward`, `backward`, `update`, and the `engine` around them.
+pipelines read and write; `loops`, `convolution` and `output` are what the way forward and the way back share; then
+`forward`, `backward`, `update`, and the `engine` around them.
 """

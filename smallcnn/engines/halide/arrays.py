@@ -20,6 +20,10 @@ BORDER = KERNEL_SIZE - 1  # pixels of zeros around a gradient that is convolved 
 
 lane, column, row, channel, pack = (hl.Var(name) for name in ("lane", "column", "row", "channel", "pack"))
 number, which = hl.Var("number"), hl.Var("which")  # of a class or a filter; of one of a few values
+PER_CHANNEL = (
+    *("bias", "gamma", "beta", "moving_mean", "moving_variance", "bias_gradient", "gamma_gradient", "beta_gradient"),
+    *("mean", "variance", "inverse", "positive"),
+)
 MAPS = (lane, column, row, channel, pack)  # the axes of activations, innermost first
 
 
@@ -65,18 +69,14 @@ class Shape:
         return room[start : start + count].reshape(self._allocated[::-1])
 
     @property
-    def _allocated(self) -> list[int]:
-        """Sizes with the border, innermost first as in Halide."""
-        border = self._border
-        return [size + 2 * border[dimension] for dimension, size in enumerate(reversed(self.sizes))]
-
-    @property
     def _first(self) -> list[int]:
-        return [-border for border in self._border]
+        """The first index of each axis, innermost axis first as in Halide: the border lies before zero."""
+        return [-self.border if dimension in (1, 2) else 0 for dimension in range(len(self.sizes))]
 
     @property
-    def _border(self) -> list[int]:
-        return [self.border if dimension in (1, 2) else 0 for dimension in range(len(self.sizes))]
+    def _allocated(self) -> list[int]:
+        """Sizes with the border, innermost first."""
+        return [size - 2 * first for size, first in zip(reversed(self.sizes), self._first, strict=True)]
 
 
 def describe_arrays(blocks: Sequence[Block], packs: int, is_dense: bool) -> dict[str, Shape]:
@@ -100,29 +100,16 @@ def describe_arrays(blocks: Sequence[Block], packs: int, is_dense: bool) -> dict
         shapes |= {"dense/kernel_gradient": dense_kernel, "dense/bias_gradient": Shape((CLASSES,))}
     for block in blocks:
         kernel = Shape((KERNEL_SIZE, KERNEL_SIZE, block.channels, block.filters))
-        per_channel = Shape((block.filters,))
         maps = Shape((packs, block.filters, block.size, block.size, LANES))
         output = Shape((packs, block.filters, block.output_size, block.output_size, LANES))
-        block_shapes = {
+        block_shapes = dict.fromkeys(PER_CHANNEL, Shape((block.filters,))) | {
             "kernel": kernel,
-            "bias": per_channel,
-            "gamma": per_channel,
-            "beta": per_channel,
-            "moving_mean": per_channel,
-            "moving_variance": per_channel,
+            "kernel_gradient": kernel,
             "activation": maps,
-            "mean": per_channel,
-            "variance": per_channel,
-            "inverse": per_channel,
-            "positive": per_channel,
+            "convolution_gradient": dataclasses.replace(maps, border=BORDER),
             "normalisation": Shape((block.filters, 2)),
             "output": output,
             "output_gradient": output,
-            "convolution_gradient": dataclasses.replace(maps, border=BORDER),
-            "kernel_gradient": kernel,
-            "bias_gradient": per_channel,
-            "gamma_gradient": per_channel,
-            "beta_gradient": per_channel,
         }
         shapes |= {block.name(name): shape for name, shape in block_shapes.items()}
     return shapes

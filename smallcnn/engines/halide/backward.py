@@ -11,26 +11,13 @@ import halide as hl
 import numpy as np
 
 from smallcnn.architecture import CLASSES
-from smallcnn.engines.halide.arrays import (
-    BORDER,
-    LANES,
-    MAPS,
-    Stages,
-    block_stage,
-    channel,
-    column,
-    lane,
-    number,
-    pack,
-    row,
-    which,
-)
+from smallcnn.engines.halide.arrays import BORDER, LANES, MAPS, Stages, block_stage, number, which
 from smallcnn.engines.halide.blocks import KERNEL_SIZE, Block
 from smallcnn.engines.halide.convolution import compute_in, convolve, count_registers, get_activation
-from smallcnn.engines.halide.dropout import drop
 from smallcnn.engines.halide.loops import channel_group, channel_sums, in_double, sum_over_packs, vector_by_vector
-from smallcnn.engines.halide.pooling import first_maximum, normalise, window_pixels
+from smallcnn.engines.halide.output import drop, first_maximum, normalise, window_pixels
 
+lane, column, row, channel, pack = MAPS
 STRIP_BYTES = 20000  # of the first-level cache, for a strip of rows whose gradients are summed
 
 

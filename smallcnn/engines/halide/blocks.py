@@ -85,23 +85,25 @@ def describe_network(architecture: Architecture) -> Network:
         Unsupported: if it is anything else; the message names the first layer that does not fit.
     """
     rest = list(architecture.placed)
-    blocks = []
-    while rest and isinstance(rest[0].layer, Convolution):
+    blocks: list[Block] = []
+    while isinstance(rest[0].layer, Convolution):
         convolution = _take(rest, Convolution(rest[0].layer.filters, KERNEL_SIZE))
         _take(rest, Activation("relu"))
         _take(rest, BatchNormalisation())
-        pooling = rest.pop(0) if rest[0].layer == MaxPooling(2) else None
-        dropout = rest.pop(0) if isinstance(rest[0].layer, Dropout) else None
+        pooled = isinstance(rest[0].layer, MaxPooling) and rest[0].layer.size == 2
+        output_size = (rest.pop(0) if pooled else convolution).output_shape[0]
+        dropout = 0.0
+        if isinstance(layer := rest[0].layer, Dropout):
+            dropout = layer.rate
+            rest.pop(0)
         (input_size, _, channels), (size, _, filters) = convolution.input_shape, convolution.output_shape
-        output_size = (pooling or convolution).output_shape[0]
-        rate = dropout.layer.rate if dropout else 0.0
         number = len(blocks) + 1
-        blocks.append(Block(number, channels, filters, input_size, size, output_size, pooling is not None, rate))
+        blocks.append(Block(number, channels, filters, input_size, size, output_size, pooled, dropout))
     if not blocks:
         raise _unsupported(rest[0])
     is_dense = isinstance(rest[0].layer, Flatten)
-    for layer in (Flatten(), Dense(CLASSES)) if is_dense else (GlobalAveragePooling(),):
-        _take(rest, layer)
+    for expected in (Flatten(), Dense(CLASSES)) if is_dense else (GlobalAveragePooling(),):
+        _take(rest, expected)
     _take(rest, Activation("softmax"))
     return Network(tuple(blocks), is_dense)
 

@@ -9,25 +9,13 @@ from operator import add
 import halide as hl
 
 from smallcnn.architecture import CLASSES
-from smallcnn.engines.halide.arrays import (
-    LANES,
-    MAPS,
-    Stages,
-    block_stage,
-    channel,
-    column,
-    lane,
-    number,
-    pack,
-    row,
-    which,
-)
+from smallcnn.engines.halide.arrays import LANES, MAPS, Stages, block_stage, number, which
 from smallcnn.engines.halide.blocks import Block
 from smallcnn.engines.halide.convolution import compute_in, convolve_block, get_activation
-from smallcnn.engines.halide.dropout import drop
 from smallcnn.engines.halide.loops import channel_group, channel_sums, in_double, sum_over_packs, vector_by_vector
-from smallcnn.engines.halide.pooling import normalise, window_pixels
+from smallcnn.engines.halide.output import drop, normalise, window_pixels
 
+lane, column, row, channel, pack = MAPS
 EPSILON = 1e-3  # of batch normalisation, as in Keras
 
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-KEPT_CELL_METADATA = ("tags", "mystnb")
+KEPT_CELL_METADATA = ("tags",)
 FOLDED = {"hide-input", "hide-cell"}
 # Editors write the name and the version of the kernel that they found here; the build takes .venv's whatever it says.
 METADATA = {

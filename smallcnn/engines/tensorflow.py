@@ -9,8 +9,9 @@ from smallcnn.config import TrainingConfig
 from smallcnn.data import Dataset
 from smallcnn.models import build_model, import_keras, load_weights, model_variables
 
-keras = import_keras()
-import tensorflow as tf  # noqa: E402 - quietly imported above
+import_keras()  # quietly, so before these
+import tensorflow as tf  # noqa: E402
+import tf_keras as keras  # noqa: E402
 
 PREDICT_BATCH = 1000
 
@@ -66,7 +67,7 @@ class TensorFlowEngine:
     def _state(self) -> list[tf.Variable]:
         return [*self._model.variables, *self._optimizer.variables]
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def _train_epoch(self, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss_sum, accuracy_sum = 0.0, 0.0
         for batch in order:
@@ -90,12 +91,12 @@ class TensorFlowEngine:
         accuracy = tf.reduce_mean(keras.metrics.categorical_accuracy(targets, probabilities))
         return loss, accuracy
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def _predict(self, images: tf.Tensor) -> tf.Tensor:
         return self._model(_scale(images), training=False)
 
 
-class CountedDropout(keras.layers.Layer):
+class CountedDropout(keras.layers.Layer):  # type: ignore[misc]
     """Dropout whose mask is a function of the seed, the layer and the step alone, so that a run can be repeated."""
 
     def __init__(self, rate: float, seed: tuple[int, int], step: tf.Variable, name: str) -> None:

@@ -170,9 +170,9 @@ def _last_line(text: str) -> str:
 
 
 def _from_keras(folder: Path) -> Arrays:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tf_keras as keras  # here, because only this source needs TensorFlow
+    from smallcnn.models import import_keras  # here, because only this source needs TensorFlow
 
+    keras = import_keras()
     train, test = keras.datasets.mnist.load_data(str(folder / "mnist.npz"))
     return dict(zip(ARRAYS, (*train, *test), strict=True))
 

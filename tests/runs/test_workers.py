@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import numpy as np
 import psutil
 import pytest
 from distributed import Client
 
 from benchmarks.scaling import cluster_of_threads
-from smallcnn.config import HISTORY, EpochLine, Report, TrainingConfig, TrainingRun, history_frame
+from smallcnn.config import EpochLine, Report, TrainingConfig, TrainingRun
 from smallcnn.paths import ROOT, mnist_file
 from smallcnn.runs import broker, workers
 from smallcnn.runs.records import get_runs
@@ -33,38 +32,10 @@ from smallcnn.runs.workers import Progress, WorkersError
 from smallcnn.training import train
 from tests.conftest import SMALL_CONFIG
 from tests.networks import chain
+from tests.runs.stand_ins import DIES, DIES_ONCE, FAILS, MARKER, pretend, pretend_slowly
 
 CONFIG = dataclasses.replace(SMALL_CONFIG, engine="halide", epochs=1)
-DIES, DIES_ONCE, FAILS = 100, 200, 300  # seeds
-MARKER = "SMALLCNN_TEST_MARKER"
 MANY = 25  # workers; from 20 on, Dask itself would not look who is busy
-
-
-def pretend(config: TrainingConfig, parent: TrainingRun | None, report: Report) -> TrainingRun:
-    """A stand-in for `train` that takes no time."""
-    if config.seed == FAILS:
-        raise FloatingPointError("the loss is not a number")
-    marker = Path(os.environ.get(MARKER, "/nonexistent"))
-    if config.seed == DIES or (config.seed == DIES_ONCE and not marker.exists()):
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    report(EpochLine(f"{config.label}: epoch 1 of at most 1", config.label, 1, 1))
-    return TrainingRun(
-        config=config,
-        history=history_frame({name: [0.5] for name in HISTORY}),
-        misclassified=[[]],
-        best_epoch=1,
-        predicted_classes=np.zeros(10, np.uint8),
-        weights={"of the parent": np.zeros(0) if parent is None else np.array([parent.config.seed])},
-        epoch_seconds=[0.0],
-        seconds=0.0,
-        provenance={"process": str(os.getpid())},
-    )
-
-
-def pretend_slowly(config: TrainingConfig, parent: TrainingRun | None, report: Report) -> TrainingRun:
-    time.sleep(1)
-    return pretend(config, parent, report)
 
 
 all_at_work = threading.Barrier(MANY)
@@ -453,9 +424,13 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
         subprocess.run(["cp", "-r", str(ROOT / name), str(copy / name)], check=True)
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SMALLCNN_")}
     environment = ours | {"PYTHONPATH": str(copy), "SMALLCNN_MNIST": str(mnist_file())}
+    # A small network, read without Keras; two of the four runs are short, so that not all end together.
     code = (
-        "import sys; from smallcnn.commands import run; from smallcnn.report.sweeps import parse_sweep, run_sweep; "
-        "grid = ('approach_3', 'epochs=1,30 seeds=0,1', 'filters=10 pool_after=1 train_examples=1000'); "
+        "import sys; from smallcnn.architecture import Architecture; from smallcnn.commands import run; "
+        "from smallcnn.report import notebook; from smallcnn.report.sweeps import parse_sweep, run_sweep; "
+        f"architecture = Architecture.from_json({chain((10,), (1,)).to_json()}); "
+        "notebook.read_network = lambda chapter, values: architecture; "
+        "grid = ('approach_3', 'epochs=1,30 seeds=0,1', 'train_examples=1000'); "
         "sys.exit(run(lambda: run_sweep(parse_sweep(*grid))))"
     )
     command = [sys.executable, "-c", code]
@@ -480,7 +455,7 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
     assert recorded
     again = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=True)
     assert f"4 runs at 2 points, {len(recorded)} of them recorded" in again.stdout
-    csv = copy / "build" / "sweeps" / "approach_3-epochs-filters=10-pool_after=1-train_examples=1000.csv"
+    csv = copy / "build" / "sweeps" / "approach_3-epochs-train_examples=1000.csv"
     assert len(csv.read_text().splitlines()) == 5
 
 

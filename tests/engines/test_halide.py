@@ -229,7 +229,7 @@ def test_the_published_networks_and_those_of_odd_sizes_are_those_of_keras(
 
 
 @slow
-@settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(network=random_networks())
 def test_random_networks_are_those_of_keras(
     keras: ModuleType, network: tuple[Architecture, int], train_set: data.Dataset

@@ -46,7 +46,8 @@ from smallcnn.architecture import (
 )
 from smallcnn.commands import CommandError, say
 from smallcnn.config import Report, TrainingConfig
-from smallcnn.engines.base import create_engine, is_available
+from smallcnn.engines.base import is_available
+from smallcnn.engines.start import create_engine
 from smallcnn.files import write_json
 from smallcnn.paths import ROOT, build_folder, changed_environment
 from smallcnn.report.chapter import training_configs, why_not_halide

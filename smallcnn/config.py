@@ -51,6 +51,10 @@ class EpochLine(str):
         return line
 
 
+class Caution(str):
+    """A line on a run of too few steps, which whoever shows the result of many runs leaves out to say it once."""
+
+
 @dataclass(frozen=True, repr=False)
 class TrainingConfig:
     """Everything that decides the outcome of a run.

@@ -11,7 +11,7 @@ import numpy as np
 from smallcnn import data, provenance, pruning
 from smallcnn.architecture import Weights, convolution_kernels, initial_weights
 from smallcnn.config import HISTORY, Checkpoint, EpochLine, Report, TrainingConfig, TrainingRun, history_frame
-from smallcnn.engines.base import create_engine
+from smallcnn.engines.start import create_engine
 
 
 def train(

@@ -8,8 +8,6 @@ from typing import Protocol
 import numpy as np
 
 from smallcnn.architecture import Weights
-from smallcnn.config import TrainingConfig
-from smallcnn.data import Dataset
 
 
 class Unsupported(ValueError):
@@ -41,21 +39,3 @@ class Engine(Protocol):
 def is_available(engine: str) -> bool:
     """Whether the package of `engine` is installed; Halide has no wheel for some platforms."""
     return importlib.util.find_spec(engine) is not None
-
-
-def create_engine(config: TrainingConfig, train_set: Dataset, weights: Weights, masks: Weights) -> Engine:
-    """Starts the engine of `config` at `weights`, with `masks` (one for a kept kernel weight) by kernel name.
-
-    Raises:
-        ModuleNotFoundError: if the engine is not installed here.
-        Unsupported: if it cannot train the network.
-    """
-    if not is_available(config.engine):
-        raise ModuleNotFoundError(f"{config.engine} is not installed on this machine; choose engine=tensorflow")
-    if config.engine == "halide":  # imported here: a configuration must wait for no engine, a run only for its own
-        from smallcnn.engines.halide.engine import HalideEngine
-
-        return HalideEngine(config, train_set, weights, masks)
-    from smallcnn.engines.tensorflow import TensorFlowEngine
-
-    return TensorFlowEngine(config, train_set, weights, masks)

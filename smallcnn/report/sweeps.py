@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from smallcnn.architecture import Architecture
 from smallcnn.checks import quote
 from smallcnn.commands import say
-from smallcnn.config import Report, TrainingConfig, TrainingRun
+from smallcnn.config import Caution, Report, TrainingConfig, TrainingRun
 from smallcnn.files import write_text
 from smallcnn.paths import build_folder
 from smallcnn.report import notebook
@@ -30,7 +30,7 @@ from smallcnn.report.parameters import (
 )
 from smallcnn.report.tables import percent, spread, table
 from smallcnn.runs import workers
-from smallcnn.runs.records import Caution, get_runs, is_recorded, recorded
+from smallcnn.runs.records import get_runs, is_recorded, recorded
 from smallcnn.study import APPROACHES, CHAPTERS, PARAMETERS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from smallcnn.commands import say
-from smallcnn.config import EpochLine, Report
+from smallcnn.config import Caution, EpochLine, Report
 from smallcnn.runs import broker
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ class _Bars:
                 self._show()
 
     def _note(self, line: str) -> None:
-        from smallcnn.runs.records import Caution  # here, because that module imports this one
 
         if isinstance(line, EpochLine):
             self._started.setdefault(line.label, (time.monotonic(), line.epoch))
@@ -80,7 +79,7 @@ class _Bars:
             self._left = line.partition("; ")[2]
         elif not isinstance(line, Caution):  # the result says it
             self._line = line
-            self._runs = {label: of for label, of in self._runs.items() if not line.startswith(f"{label}: ")}
+            self._runs = {label: run for label, run in self._runs.items() if not line.startswith(f"{label}: ")}
 
     def _show(self) -> None:
         from IPython.display import HTML, display

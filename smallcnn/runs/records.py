@@ -22,7 +22,7 @@ import numpy as np
 
 from smallcnn import data
 from smallcnn.commands import CommandError
-from smallcnn.config import HISTORY, Checkpoint, Report, TrainingConfig, TrainingRun, history_frame
+from smallcnn.config import HISTORY, Caution, Checkpoint, Report, TrainingConfig, TrainingRun, history_frame
 from smallcnn.files import replacing
 from smallcnn.paths import record_folders, runs_folder
 from smallcnn.runs import progress, workers
@@ -39,10 +39,6 @@ class Interrupted(CommandError):
     """Ctrl-C, or a notebook's stop button; the message says how far the training was and how it goes on."""
 
     exit_code = 130
-
-
-class Caution(str):
-    """A line on a run of too few steps, which whoever shows the result of many runs leaves out to say it once."""
 
 
 def get_runs(configs: Sequence[TrainingConfig], report: Report | None = None) -> list[TrainingRun]:

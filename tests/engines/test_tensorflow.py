@@ -31,7 +31,7 @@ from smallcnn.architecture import (
     is_trainable,
 )
 from smallcnn.config import TrainingRun
-from smallcnn.engines.base import create_engine
+from smallcnn.engines.start import create_engine
 from smallcnn.models import build_model, load_weights
 from smallcnn.paths import ROOT
 from smallcnn.pruning import pruned_fractions

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from IPython import display
 
-from smallcnn.config import EpochLine
+from smallcnn.config import Caution, EpochLine
 from smallcnn.runs import progress
-from smallcnn.runs.records import Caution
 
 
 class Shown:

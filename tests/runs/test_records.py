@@ -15,10 +15,10 @@ import pytest
 
 from smallcnn import config as configurations
 from smallcnn import paths
-from smallcnn.config import Report, TrainingConfig, TrainingRun
+from smallcnn.config import Caution, Report, TrainingConfig, TrainingRun
 from smallcnn.pruning import pruned_fractions
 from smallcnn.runs import records, workers
-from smallcnn.runs.records import Caution, DamagedRun, Interrupted, find_run, find_runs, get_runs, load_run, save_run
+from smallcnn.runs.records import DamagedRun, Interrupted, find_run, find_runs, get_runs, load_run, save_run
 from tests.conftest import FakeTraining
 
 CompareRuns = Callable[..., None]

@@ -12,7 +12,7 @@ import pandas as pd
 from smallcnn import study
 from smallcnn.architecture import TARGET, Activation, Architecture, convolution_kernels
 from smallcnn.config import TrainingRun
-from smallcnn.report.tables import named_frame, percent, points, spread
+from smallcnn.report.tables import difference, named_frame, percent, spread
 from smallcnn.report.uncertainty import Verdict, mean_and_deviation, other_half_accuracy, wilson_interval
 
 VERDICTS = {Verdict.SEEN: "✓\u00a0seen", Verdict.NOT_SEEN: "✗\u00a0not seen", Verdict.UNDECIDED: "–\u00a0undecided"}
@@ -142,16 +142,20 @@ def _counts_and_accuracies(trained: Sequence[TrainingRun]) -> dict[str, Any]:
 
 
 def rounds_sentence(by_round: Sequence[Sequence[TrainingRun]], gradual: Sequence[TrainingRun]) -> str:
-    """The last round beside the gradual schedule, as sparse, in words."""
-    (last, other) = (float(np.mean([run.best_test_accuracy for run in trained])) for trained in (by_round[-1], gradual))
+    """The last round beside the gradual schedule, as sparse, in words; they are compared seed by seed."""
+    last, other = ({run.config.seed: run.best_test_accuracy for run in trained} for trained in (by_round[-1], gradual))
+    common = [seed for seed in last if seed in other]
     left = pruning_counts(by_round[-1][0])["trainable_remaining"]
-    seeds = min(len(by_round[-1]), len(gradual))
-    caution = "which one seed cannot tell from chance" if seeds == 1 else f"over {seeds} seeds or more of each"
-    return (
-        f"Round {len(by_round) - 1} keeps {left:,} trainable parameters and reaches {percent(last)}; the gradual "
-        f"schedule, as sparse, reaches {percent(other)}. "
-        f"The difference is {points(100 * (last - other), math.inf)} points, {caution}."
+    text = (
+        f"Round {len(by_round) - 1} keeps {left:,} trainable parameters and reaches {spread(list(last.values()))}; the "
+        f"gradual schedule, as sparse, reaches {spread(list(other.values()))}."
     )
+    if not common:
+        return f"{text} They have no seed in common."
+    shown = difference([last[seed] for seed in common], [other[seed] for seed in common])
+    if len(common) == 1:
+        return f"{text} With seed {common[0]}, the one of both, the difference is {shown} points, which may be chance."
+    return f"{text} Over the {len(common)} seeds of both the difference is {shown} points (95 % interval)."
 
 
 def survivors(trained: Mapping[str, TrainingRun]) -> pd.DataFrame:

@@ -200,7 +200,8 @@ def to_html(frame: pd.DataFrame) -> str:
         for row in rows
     )
     caption = f"<caption>{_inline(frame.attrs['caption'])}</caption>" if "caption" in frame.attrs else ""
-    csv = b64encode(_with_index(frame).to_csv(index=False, lineterminator="\n").encode()).decode()
+    plain = _with_index(frame).replace(r"[`*]", "", regex=True)  # without marks that are for the eye
+    csv = b64encode(plain.to_csv(index=False, lineterminator="\n").encode()).decode()
     name = html.escape(f"{frame.attrs.get('name', 'table')}.csv")
     return (
         f'<div class="results"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

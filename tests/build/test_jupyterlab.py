@@ -255,6 +255,8 @@ def records(project: Path) -> dict[str, dict[str, Any]]:
 def test_a_chapter_opens_without_raw_markup_and_with_its_code_folded(reader: Tab, name: str) -> None:
     notebook = Notebook(reader, name, has_kernel=False)
     for number in range(notebook.count):
+        rendered = f"cell({number}).node.querySelector('.jp-MarkdownOutput')?.textContent"
+        notebook.wait(f"cell({number}).model.type === 'code' || {rendered}")
         kind, tags, is_folded, text = reader.evaluate(
             """(number) => [cell(number).model.type, cell(number).model.getMetadata('tags') ?? [],
             cell(number).inputHidden, cell(number).node.querySelector('.jp-MarkdownOutput')?.textContent ?? '']""",

@@ -6,7 +6,7 @@ READY := .venv/.installed
 CODE := smallcnn benchmarks scripts tests book
 NOTEBOOKS := book/*.ipynb
 
-# What a user gives reaches the scripts through the environment, to the letter: neither make nor a shell expands it.
+# What a user gives reaches the command line through the environment, to the letter: neither make nor a shell expands it.
 override CHAPTER := $(value CHAPTER)
 override PARAMS := $(value PARAMS)
 override GRID := $(value GRID)

@@ -1,4 +1,4 @@
-"""Leaves of notebooks what git keeps: their text and code, tags and captions; no results, and no trace of an editor.
+"""Leaves of notebooks what git keeps: their text and code, tags; no results, and no trace of an editor.
 
     strip_notebooks.py NOTEBOOK …            rewrites those that have more, and names them
     strip_notebooks.py --check NOTEBOOK …    only names them, and ends with 1 if there is one
@@ -67,7 +67,9 @@ def main(arguments: list[str]) -> int:
             found = True
             print(f"{path}: has more than git keeps; make format removes it" if check else f"{path}: stripped")
             if not check:
-                path.write_bytes(stripped.encode())
+                temporary = path.with_name(f".{path.name}.part")  # a kill leaves the notebook as it was
+                temporary.write_bytes(stripped.encode())
+                temporary.replace(path)
     return int(check and found)
 
 

@@ -139,6 +139,7 @@ def _book(options: argparse.Namespace) -> None:
         edition = cache.fresh_edition()
         if _finished(edition).exists():  # an unfinished one goes on from its runs
             shutil.rmtree(edition.folder / "fresh")
+            cache.forget(edition)
     first_page = _publish(edition)
     if options.fresh:
         _finished(edition).touch()
@@ -153,7 +154,7 @@ def _publish(edition: Edition) -> Path:
     """Builds an edition; imports what that takes only if there is something to do."""
     from smallcnn.build import cache
 
-    if not (edition.folder / ".lock").exists() or not cache.book_is_current(edition):
+    if not cache.book_is_current(edition):
         from smallcnn.build.book import publish
 
         return publish(edition)
@@ -194,6 +195,10 @@ def _runs(options: argparse.Namespace) -> None:
     if options.remove:
         own_runs.remove(options.remove)
     elif options.publish:
+        from smallcnn.build import cache
+
+        if not cache.book_is_current(cache.published_edition()):
+            raise CommandError("the book is not built as published; run 'make book' first")
         own_runs.publish()
     else:
         own_runs.show()

@@ -1,4 +1,4 @@
-"""How the command-line scripts end: what goes wrong becomes one line and an exit code."""
+"""How commands end: what goes wrong becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def say(line: str) -> None:
 
 
 def run(command: Callable[[], None]) -> int:
-    """Runs a script's command and returns its exit code; whatever goes wrong becomes one line."""
+    """Runs a command and returns its exit code; whatever goes wrong becomes one line."""
     try:
         command()
     except CommandError as error:

@@ -87,7 +87,7 @@ def _scales_bytes(layer: Any) -> bool:
 
 def _check_origin(model: Any) -> None:
     keras = import_keras()
-    if not isinstance(model, keras.Sequential):
+    if type(model) is not keras.Sequential:
         name = f"{type(model).__module__}.{type(model).__name__}"
         if name.startswith("keras."):
             raise TypeError(f"the model is of Keras 3 ({name}); {OTHER_KERAS}")
@@ -116,9 +116,11 @@ def _kind(layer: Any) -> str:
 def _read_layer(layer: Any) -> list[Layer]:
     """The records of one Keras layer: what it is, and the activation that it ends in if it has one."""
     kind = _kind(layer)
-    if kind not in SUPPORTED:
+    if kind not in SUPPORTED or type(layer) is not getattr(import_keras().layers, kind):
         raise ValueError(f"layer {layer.name} is a {kind}; supported are {', '.join(SUPPORTED)}")
     ends_in = str(layer.get_config().get("activation"))
+    if ends_in in FOLDED and layer.activation is not getattr(import_keras().activations, ends_in):
+        raise ValueError(f"layer {layer.name} has a function of its own called {ends_in}; expected Keras' {ends_in}")
     if kind == "Activation" and ends_in not in FOLDED:
         raise ValueError(f"layer {layer.name} is {ends_in}; supported for Activation are {', '.join(FOLDED)}")
     try:
@@ -171,6 +173,8 @@ def _check_options(layer: Any, record: Layer, activation: str) -> None:
     if options.get("axis") == [len(layer.input_shape) - 1]:
         options["axis"] = -1  # a normalisation counts the last axis from the front once it knows its input
     for name, value in options.items():
+        if name not in supported and name != "activation":  # that of an Activation is its record's function
+            raise ValueError(f"layer {layer.name} has {name}={_plain(value)!r}, an option that this book does not know")
         if name not in FREE_OPTIONS and _plain(value) != _plain(supported.get(name, value)):
             expected = repr(_plain(supported[name]))
             if name == "activation":

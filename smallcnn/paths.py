@@ -1,8 +1,12 @@
-"""Where things are: folders of the project, each of which an environment variable can move."""
+"""Where things are: folders of the project, some of which an environment variable can move.
+
+A relative path in such a variable counts from the project's folder, wherever a process runs.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +16,17 @@ BOOK = ROOT / "book"
 MEASUREMENTS = ROOT / "measurements"
 PUBLISHED_RUNS = ROOT / "runs"
 OWN_RUNS = ROOT / "data" / "runs"
+RUN_KEY = re.compile(r'"([0-9a-f]{16})"')  # as JSON holds it
 
 
 def build_folder() -> Path:
     """The folder of everything generated: `SMALLCNN_BUILD`, or `build` in the project."""
-    return Path(os.environ.get("SMALLCNN_BUILD") or ROOT / "build")
+    return ROOT / (os.environ.get("SMALLCNN_BUILD") or "build")
 
 
 def runs_folder() -> Path:
     """The folder that new runs are recorded in: `SMALLCNN_RUNS`, or `data/runs`, which git ignores."""
-    return Path(os.environ.get("SMALLCNN_RUNS") or OWN_RUNS)
+    return ROOT / (os.environ.get("SMALLCNN_RUNS") or OWN_RUNS)
 
 
 def record_folders() -> list[Path]:
@@ -31,7 +36,7 @@ def record_folders() -> list[Path]:
 
 def mnist_file() -> Path:
     """The local copy of MNIST: `SMALLCNN_MNIST`, or `data/mnist.npz` in the project."""
-    return Path(os.environ.get("SMALLCNN_MNIST") or ROOT / "data" / "mnist.npz")
+    return ROOT / (os.environ.get("SMALLCNN_MNIST") or Path("data", "mnist.npz"))
 
 
 @contextmanager

@@ -272,8 +272,12 @@ def test_runs_are_listed_removed_or_published(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(own_runs, "show", lambda: done.append("shown"))
     monkeypatch.setattr(own_runs, "remove", done.append)
     monkeypatch.setattr(own_runs, "publish", lambda: done.append("published"))
+    monkeypatch.setattr(cache, "book_is_current", lambda edition: edition == cache.published_edition())
     for options in ([], ["--remove", "a", "b"], ["--publish"]):
         assert exit_code("runs", *options) == 0
+    assert done == ["shown", ["a", "b"], "published"]
+    monkeypatch.setattr(cache, "book_is_current", lambda edition: False)
+    assert exit_code("runs", "--publish") == 1
     assert done == ["shown", ["a", "b"], "published"]
 
 

@@ -43,6 +43,7 @@ def publish(edition: Edition) -> Path:
 
 
 def _build(edition: Edition) -> None:
+    from_sources = cache.sources(edition)
     with html.jupyter_book(edition) as tool:
         _execute_chapters(edition, tool.start)
         results = {chapter: json.loads(edition.results(chapter).read_text("utf-8")) for chapter in CHAPTERS}
@@ -51,7 +52,10 @@ def _build(edition: Edition) -> None:
     if problems := gates.book_problems(html.built(edition), results, edition.folder / "gates.json"):
         raise BuildError("the pages were built and must not be published:\n" + "\n".join(problems))
     html.publish(edition)
-    cache.note_publication(edition)
+    cache.note_publication(edition, from_sources)
+    for chapter, result in results.items():
+        for caution in result.get("cautions", []):
+            say(f"{chapter}: {caution}")
 
 
 def _check(edition: Edition) -> None:
@@ -82,9 +86,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 def _environment(edition: Edition) -> AbstractContextManager[None]:
     """Tells the library here, the kernels and the workers where this edition lives."""
-    values = {"SMALLCNN_BUILD": str(edition.folder)}
-    if edition.runs is not None:
-        values["SMALLCNN_RUNS"] = str(edition.runs)
+    values = {"SMALLCNN_BUILD": str(edition.folder), "SMALLCNN_RUNS": str(edition.runs or "")}
     return changed_environment(values | ({"SMALLCNN_PREVIEW": "1"} if edition.preview else {}))
 
 

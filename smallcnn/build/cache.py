@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from smallcnn.files import write_json
-from smallcnn.paths import BOOK, MEASUREMENTS, PUBLISHED_RUNS, ROOT
+from smallcnn.paths import BOOK, MEASUREMENTS, OWN_RUNS, PUBLISHED_RUNS, ROOT, RUN_KEY
 from smallcnn.report.parameters import ParameterError, check_values, published_values
 from smallcnn.study import CHAPTERS
 
@@ -102,7 +102,23 @@ def _stamp(edition: Edition, chapter: str, from_inputs: str) -> dict[str, Any]:
         "inputs": from_inputs,
         "notebook": digest(edition.notebook(chapter)),
         "results": digest(edition.results(chapter)),
+        "records": _records(edition, chapter),
     }
+
+
+def _records(edition: Edition, chapter: str) -> dict[str, str]:
+    """The hashes of the recorded runs that the chapter's results name."""
+    path = edition.results(chapter)
+    keys = set(RUN_KEY.findall(path.read_text(encoding="utf-8"))) if path.exists() else set()
+    folders = (PUBLISHED_RUNS, OWN_RUNS) if edition.runs is None else (edition.runs,)
+    return _digests(folder / key / "run.json" for folder in folders for key in sorted(keys) if (folder / key).exists())
+
+
+def forget(edition: Edition) -> None:
+    """Makes the next build of `edition` execute and publish everything anew."""
+    for chapter in CHAPTERS:
+        edition.stamp_file(chapter).unlink(missing_ok=True)
+    _book_stamp(edition).unlink(missing_ok=True)
 
 
 def read_stamp(edition: Edition, chapter: str) -> dict[str, Any]:
@@ -168,18 +184,10 @@ def _imported(source: str) -> frozenset[str]:
     return frozenset(ours | {name.rsplit(".", 1)[0] for name in ours if "." in name})
 
 
-def book_inputs(edition: Edition) -> str:
-    """A hash of all that the pages follow from, executed chapters among them."""
-    sources = [ROOT / name for name in ("_config.yml", "_toc.yml", "requirements.txt")]
-    folders = [
-        BOOK,
-        ROOT / "smallcnn",
-        MEASUREMENTS,
-        PUBLISHED_RUNS,
-        edition.folder / "notebooks",
-        edition.folder / "results",
-    ]
-    files = [*sources, *(path for folder in folders for path in _files(folder))]
+def sources(edition: Edition) -> str:
+    """A hash of all that a build of `edition` begins with."""
+    files = [ROOT / name for name in ("_config.yml", "_toc.yml", "requirements.txt")]
+    files += [path for folder in (BOOK, ROOT / "smallcnn", MEASUREMENTS, PUBLISHED_RUNS) for path in _files(folder)]
     return hash_of([{name: edition.changes_of(name) for name in CHAPTERS}, str(edition.runs), _digests(files)])
 
 
@@ -189,20 +197,21 @@ def book_is_current(edition: Edition) -> bool:
         noted = json.loads(_book_stamp(edition).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return bool(noted == _published(edition))
+    return bool(noted == _published(edition, sources(edition)))
 
 
-def note_publication(edition: Edition) -> None:
-    """Notes that the published pages are those of the present sources."""
-    write_json(_book_stamp(edition), _published(edition))
+def note_publication(edition: Edition, from_sources: str) -> None:
+    """Notes that the published pages are of `from_sources`, as `sources` gave them before the build began."""
+    write_json(_book_stamp(edition), _published(edition, from_sources))
 
 
 def _book_stamp(edition: Edition) -> Path:
     return edition.folder / "html.stamp.json"
 
 
-def _published(edition: Edition) -> dict[str, str]:
-    return {"inputs": book_inputs(edition), "pages": hash_of(_digests(_files(edition.html)))}
+def _published(edition: Edition, from_sources: str) -> dict[str, str]:
+    made = {name: hash_of(_digests(_files(edition.folder / name))) for name in ("notebooks", "results", "html")}
+    return {"sources": from_sources} | made
 
 
 def _files(folder: Path) -> list[Path]:

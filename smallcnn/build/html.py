@@ -100,13 +100,18 @@ def _parts_stamp(inputs: str, parts: Mapping[str, bytes]) -> dict[str, Any]:
 def _page(edition: Edition, chapter: str) -> str:
     """The chapter's notebook as it is now, with the outputs of its execution.
 
-    Text may have changed since then, code has not. What differs between two executions of the same code (times,
+    Text may have changed since then. What differs between two executions of the same code (times,
     paths, the cell that papermill adds, remarks of libraries, where a printed text was cut) stays out.
+
+    Raises:
+        PagesError: if the code has changed since then, for which somebody must have saved the notebook meanwhile.
     """
     page = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4)
     executed = {cell.id: cell for cell in nbformat.read(edition.notebook(chapter), as_version=4).cells}
     code_cells = [cell for cell in page.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code_cells, start=1):
+        if cell.id not in executed or cell.source != executed[cell.id].source:
+            raise PagesError(f"{chapter} was changed while it was executed; the same command executes it again")
         cell.execution_count = count
         cell.outputs = _lasting(executed[cell.id].outputs)
         for output in cell.outputs:
@@ -187,6 +192,7 @@ def build(edition: Edition, tool: JupyterBook) -> None:
     source = edition.folder / "source"
     arguments = ["build", str(source), "--path-output", str(edition.folder / "sphinx")]
     everything = [(source / name).read_bytes() for name in ("_config.yml", "_toc.yml")]
+    everything.append((ROOT / "requirements.txt").read_bytes())
     marker = edition.folder / "sphinx" / "configuration.sha256"
     configuration = hashlib.sha256(b"".join(everything)).hexdigest()
     if not marker.exists() or marker.read_text() != configuration or marker.stat().st_mtime > time.time():

@@ -151,5 +151,5 @@ def _use_one_thread() -> None:
     except RuntimeError as error:
         raise RuntimeError(
             "TensorFlow already runs with several threads in this process; train in a process of its own, "
-            "as runs.get_runs does"
+            "as runs.records.get_runs does"
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from smallcnn.config import TrainingConfig, TrainingRun
 from smallcnn.engines.base import Unsupported, is_available
 from smallcnn.engines.halide.blocks import describe_network
 from smallcnn.files import write_json
-from smallcnn.paths import build_folder
+from smallcnn.paths import PUBLISHED_RUNS, build_folder
 from smallcnn.report import results
 from smallcnn.report.display import STYLE, set_up
 from smallcnn.report.parameters import ParameterError, check_values, published_values
@@ -31,6 +32,7 @@ SETTINGS = tuple(study.TRAINING.keys() - {"seeds", "engine"})
 # For each chapter the notebook's last `model`, and the network's parameters when it was typed. It outlives a `Chapter`,
 # because a notebook that changes its parameters makes a new one before it types the network anew.
 _typed: dict[str, tuple[Any, dict[str, Any]]] = {}
+_failed: dict[str, Any] = {}  # the `model` that was there when the cell that types the network failed
 
 
 def training_configs(architecture: Architecture, values: Mapping[str, Any]) -> list[TrainingConfig]:
@@ -86,7 +88,7 @@ class Chapter:
         if shell is not None:
             if not broker.is_there():  # the book has its own style sheet
                 display(HTML(STYLE))
-            shell.events.register("post_run_cell", lambda result: self._note_model())
+            shell.events.register("post_run_cell", self._note_model)
         if set(study.NETWORK_PARAMETERS) & self.published.keys():
             from smallcnn.models import import_keras
 
@@ -105,9 +107,11 @@ class Chapter:
         """The values as used of those parameters that differ from the published ones."""
         return {name: value for name, value in self.parameters.items() if value != self.published[name]}
 
-    def _note_model(self) -> None:
-        """Remembers with which parameters the notebook's present `model` was typed."""
+    def _note_model(self, result: Any) -> None:
+        """Remembers with which parameters the notebook's present `model` was typed, or that its cell failed."""
         model = self._variables.get("model")
+        if not result.success and re.search(r"^model\s*=", result.info.raw_cell or "", re.MULTILINE):
+            _failed[self.name] = model
         if model is not None and model is not _typed.get(self.name, (None,))[0]:
             values = {name: self._variables.get(name) for name in study.NETWORK_PARAMETERS if name in self.published}
             _typed[self.name] = model, copy.deepcopy(values)  # a list may be changed in its place
@@ -128,6 +132,8 @@ class Chapter:
 
         values = self.parameters | changes
         check_values(self.name, values)
+        if self.name in _failed and model is _failed[self.name]:
+            raise ParameterError("the cell that types the network failed, so model is an old one; run that cell again")
         typed_model, typed_values = _typed.get(self.name, (None, {}))
         if model is typed_model:
             stale = [name for name, value in typed_values.items() if value != values[name]]
@@ -146,8 +152,25 @@ class Chapter:
         return changes_note({name: result["changed_parameters"] for name, result in other_results.items()})
 
     def result(self, runs: Sequence[TrainingRun]) -> Markdown:
-        """What the runs reached, in words."""
-        return Markdown(results.sentence(runs))
+        """What the runs reached, in words, and what must be said of them."""
+        return Markdown(results.with_cautions(results.sentence(runs), self._unpublished(runs)))
+
+    def in_words(self, text: str, runs: Sequence[TrainingRun]) -> Markdown:
+        """A text on runs, as Markdown, and what must be said of them."""
+        return Markdown(results.with_cautions(text, self.cautions(runs)))
+
+    def cautions(self, runs: Sequence[TrainingRun]) -> list[str]:
+        """What must be said of runs: of too few steps; or of another network, with the published parameters."""
+        return results.cautions(runs) + self._unpublished(runs)
+
+    def _unpublished(self, runs: Sequence[TrainingRun]) -> list[str]:
+        own = sum(not (PUBLISHED_RUNS / run.config.key).exists() for run in runs)
+        if not own or self.changed or os.environ.get("SMALLCNN_RUNS"):
+            return []
+        return [
+            f"{own} of {len(runs)} runs are not among the published ones although all parameters are as published; the "
+            "network is another one then, or new, and `make record` publishes its runs"
+        ]
 
     def provenance(self, runs: Sequence[TrainingRun]) -> None:
         """Shows the parameters as published and as used, which engine computed the runs and why, and their records."""
@@ -171,13 +194,18 @@ class Chapter:
         return path
 
     def write_training_results(
-        self, runs: Sequence[TrainingRun], variants: Mapping[str, Sequence[TrainingRun]] | None = None, **values: Any
+        self,
+        runs: Sequence[TrainingRun],
+        variants: Mapping[str, Sequence[TrainingRun]] | None = None,
+        others: Sequence[TrainingRun] = (),
+        **values: Any,
     ) -> Path:
         """Writes the results of a chapter that trains one network with several seeds; the first seed leads.
 
         Args:
             runs: a run a seed.
             variants: further runs of the network with something changed, by what that is; none are left out.
+            others: all other runs that the chapter shows, whose cautions are written too.
             values: more to write.
         """
         first = runs[0]
@@ -190,7 +218,9 @@ class Chapter:
             best_test_accuracy=first.best_test_accuracy,
             best_epoch=first.best_epoch,
             epochs_run=first.epochs_run,
-            cautions=list(dict.fromkeys(run.caution for run in runs if run.caution)),
+            cautions=self.cautions(
+                [*runs, *others, *(run for further in (variants or {}).values() for run in further)]
+            ),
             runs=list(map(run_summary, runs)),
             variants={name: list(map(run_summary, further)) for name, further in (variants or {}).items() if further},
             **values,

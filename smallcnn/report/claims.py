@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from smallcnn.architecture import TARGET, Architecture
+from smallcnn.architecture import TARGET
 from smallcnn.config import TrainingRun
 from smallcnn.report.tables import difference, percent, spread
 from smallcnn.report.uncertainty import Verdict, differs_by, is_above, reaches, unanimous
@@ -24,8 +24,9 @@ def accuracies(runs: Runs) -> list[float]:
     return [run.best_test_accuracy for run in runs]
 
 
-def counts(architecture: Architecture, total: int, trainable: int) -> Found:
-    """Whether a network has so many parameters, and so many of them trainable."""
+def counts(runs: Runs, total: int, trainable: int) -> Found:
+    """Whether the network that was trained has so many parameters, and so many of them trainable."""
+    architecture = runs[0].config.architecture
     found = architecture.total, architecture.trainable
     return f"{found[0]:,} and {found[1]:,}", Verdict.SEEN if found == (total, trainable) else Verdict.NOT_SEEN
 

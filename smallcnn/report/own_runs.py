@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,6 @@ from smallcnn.commands import CommandError, say
 from smallcnn.report.tables import percent
 from smallcnn.runs.records import DamagedRun, load_run
 from smallcnn.study import CHAPTERS
-
-KEY = re.compile(r'"([0-9a-f]{16})"')
 
 
 def folders() -> list[Path]:
@@ -94,7 +91,7 @@ def published_keys() -> set[str]:
         text = path.read_text(encoding="utf-8") if path.exists() else "{}"
         if json.loads(text).get("changed_parameters", True):
             raise CommandError(f"{chapter} is not built with its published values; run 'make book' first")
-        used |= set(KEY.findall(text))
+        used |= set(paths.RUN_KEY.findall(text))
     for path in paths.MEASUREMENTS.glob("*.json"):
-        used |= set(KEY.findall(path.read_text(encoding="utf-8")))
+        used |= set(paths.RUN_KEY.findall(path.read_text(encoding="utf-8")))
     return used

@@ -81,8 +81,17 @@ def sentence(trained: Sequence[TrainingRun]) -> str:
             f"from {percent(min(values))} to {percent(max(values))}. Above {percent(TARGET, 0)} are {above} of "
             f"{len(trained)} seeds, and {above_with_others} where other images choose the epoch."
         )
-    cautions = list(dict.fromkeys(run.caution for run in trained if run.caution))
-    return text + "".join(f"\n\n**Mind:** {caution}." for caution in cautions)
+    return with_cautions(text, cautions(trained))
+
+
+def cautions(trained: Iterable[TrainingRun]) -> list[str]:
+    """What must be said of runs of too few steps, each once."""
+    return list(dict.fromkeys(run.caution for run in trained if run.caution))
+
+
+def with_cautions(text: str, found: Iterable[str]) -> str:
+    """A text, and below it what must be said too; Markdown."""
+    return text + "".join(f"\n\n**Mind:** {caution}." for caution in found)
 
 
 def claims(found: Mapping[str, tuple[str, Verdict | str]]) -> pd.DataFrame:

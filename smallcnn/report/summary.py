@@ -249,12 +249,16 @@ def generated_parts(results: Results) -> dict[str, bytes]:
     note = changes_note({chapter: result.get("changed_parameters", {}) for chapter, result in results.items()})
     cautions = [f"{name}: {text}" for name, result in results.items() for text in result.get("cautions", [])]
     warning = "".join(f"**Mind:** {caution}.\n\n" for caution in dict.fromkeys(cautions))
+    picture = figures.parameters_against_accuracy(summary_points(results))
     summary = f"{note.data}\n\n" if note is not None else ""
     return {
         "answer.md": answer(results).encode(),
         "summary.md": f"{summary}{warning}{summary_table(results)}".encode(),
         "summary.csv": comparison(results).to_csv(index=False, lineterminator="\n").encode(),
-        "summary.svg": figures.parameters_against_accuracy(summary_points(results)).to_svg(),
+        "summary.svg": picture.to_svg(),
+        "summary_figure.md": (
+            f"```{{figure}} /generated/summary.svg\n:name: fig-summary\n:alt: {picture.alt}\n\n{picture.caption}\n```\n"
+        ).encode(),
         "article_numbers.md": article_numbers(results).encode(),
         "parameters.md": parameter_reference().encode(),
     }

@@ -245,7 +245,7 @@ def test_a_new_lock_executes_all(project: Project) -> None:
 @pytest.mark.parametrize("name", ["smallcnn/build/gates.py", "smallcnn/build/book.py", "smallcnn/report/new.py"])
 def test_a_module_that_no_chapter_imports_executes_none_and_makes_the_book_anew(project: Project, name: str) -> None:
     project.build()
-    cache.note_publication(published_edition())
+    cache.note_publication(published_edition(), cache.sources(published_edition()))
     assert cache.book_is_current(published_edition())
     with (project.root / name).open("a", encoding="utf-8") as file:
         file.write("# a comment\n")
@@ -258,7 +258,7 @@ def test_a_module_that_no_chapter_imports_executes_none_and_makes_the_book_anew(
 )
 def test_a_change_of_what_only_pages_show_executes_nothing_and_makes_the_book_anew(project: Project, name: str) -> None:
     project.build()
-    cache.note_publication(published_edition())
+    cache.note_publication(published_edition(), cache.sources(published_edition()))
     path = project.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("changed", encoding="utf-8")

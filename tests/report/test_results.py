@@ -240,8 +240,9 @@ def test_the_frame_of_rounds_keeps_the_numbers() -> None:
 
 def test_the_last_round_stands_beside_the_gradual_schedule_in_words() -> None:
     assert results.rounds_sentence(ROUNDS, GRADUAL) == (
-        f"Round 2 keeps 2,471 trainable parameters and reaches 99.24{WIDE}±{WIDE}0.04{NARROW}%; the gradual schedule, as "
-        f"sparse, reaches 98.76{NARROW}%. With seed 0, the one of both, the difference is +0.45 points, which may be chance."
+        f"Round 2 keeps 2,471 trainable parameters and reaches 99.24{WIDE}±{WIDE}0.04{NARROW}%; the gradual schedule, "
+        f"as sparse, reaches 98.76{NARROW}%. With seed 0, the one of both, the difference is +0.45 points, which may "
+        "be chance."
     )
     several = results.rounds_sentence(ROUNDS, [pruned(2310, (), 0.9986, 1), GRADUAL[0]])
     assert several.endswith(

@@ -329,7 +329,8 @@ def test_the_parameters_of_a_new_approach_are_in_the_reference() -> None:
 def test_generated_parts_are_the_same_each_time(results: Results) -> None:
     parts = summary.generated_parts(results)
     assert parts.keys() == {
-        "answer.md", "summary.md", "summary.csv", "summary.svg", "article_numbers.md", "parameters.md"
+        "answer.md", "summary.md", "summary.csv", "summary.svg", "summary_figure.md", "article_numbers.md",
+        "parameters.md",
     }  # fmt: skip
     assert b"<svg" in parts["summary.svg"][:1000]
     assert parts == summary.generated_parts(results)

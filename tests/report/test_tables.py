@@ -117,7 +117,8 @@ def test_a_frame_is_offered_as_csv_with_all_its_digits(frame: pd.DataFrame) -> N
     assert list(offered.columns) == list(frame.columns)
     for column in frame:
         assert offered[column].isna().tolist() == frame[column].isna().tolist()
-        assert offered[column].dropna().tolist() == frame[column].dropna().tolist(), column
+        plain = frame[column].replace(r"[`*]", "", regex=True)  # marks are for the eye
+        assert offered[column].dropna().tolist() == plain.dropna().tolist(), column
     assert offered_csv(tables.to_html(pd.DataFrame({"a": [1]})))[0] == "table.csv"
 
 

@@ -371,3 +371,38 @@ def test_a_trained_model_takes_bytes_and_says_what_the_network_says(name: str) -
     assert model.evaluate(images, expected.argmax(axis=1), verbose=0)[1] == 1
     assert read_architecture(model) == PUBLISHED[name]
     assert_same_arrays(read_weights(model), weights)
+
+
+def square(values: Any) -> Any:
+    return values * values
+
+
+@pytest.mark.parametrize("word", ["relu", "softmax"])
+def test_a_function_that_only_has_the_name_of_keras_is_refused(word: str, keras: ModuleType) -> None:
+    layers = keras.layers
+    own = type(square)(square.__code__, globals(), word)
+    for typed in ([layers.Conv2D(10, 3, activation=own)], [layers.Conv2D(10, 3), layers.Activation(own)]):
+        model = keras.Sequential([keras.Input((28, 28, 1)), *typed, layers.GlobalAveragePooling2D(), layers.Softmax()])
+        with pytest.raises(ValueError, match=f"a function of its own called {word}; expected Keras' {word}"):
+            read_architecture(model)
+
+
+def test_a_layer_or_a_model_of_ones_own_is_refused_whatever_it_is_called(keras: ModuleType) -> None:
+    layers = keras.layers
+    own_layer = type("Dense", (layers.Dense,), {})(10)
+    model = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), own_layer, layers.Softmax()])
+    with pytest.raises(ValueError, match="is a Dense; supported are"):
+        read_architecture(model)
+    own_model = type("Own", (keras.Sequential,), {})(build_model(PUBLISHED["approach_2"]).layers)
+    with pytest.raises(TypeError, match=r"Own; expected a tf_keras\.Sequential"):
+        read_architecture(own_model)
+
+
+def test_an_option_that_only_some_layers_tell_of_is_refused(keras: ModuleType) -> None:
+    layers = keras.layers
+    normalised = layers.BatchNormalization(renorm=True)
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), layers.Conv2D(10, 3), normalised, layers.GlobalAveragePooling2D(), layers.Softmax()]
+    )
+    with pytest.raises(ValueError, match="has renorm=True, an option that this book does not know"):
+        read_architecture(model)

@@ -24,7 +24,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from smallcnn import cli, commands, study
+from smallcnn import cli, commands, paths, study
 from smallcnn.build import book, cache, execution, html
 from smallcnn.build.cache import Edition, fresh_edition, preview_edition, published_edition, rerun_edition
 from smallcnn.build.execution import BuildError
@@ -168,6 +168,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     for module in (cache, html, execution, notebook):
         monkeypatch.setattr(module, "BOOK", project.book)
     monkeypatch.setattr(cache, "PUBLISHED_RUNS", project.root / "runs")
+    monkeypatch.setattr(cache, "OWN_RUNS", project.root / "data" / "runs")
     monkeypatch.setattr(cache, "MEASUREMENTS", project.root / "measurements")
     monkeypatch.setattr(book, "Execution", ExecutedHere)
     monkeypatch.setattr(book, "load_mnist", lambda: None)
@@ -214,6 +215,49 @@ def test_edited_code_executes_the_chapter_only(project: Project) -> None:
     project.build()
     project.write("first", [PARAMETERS, "digits_shown + 1"])
     assert project.build() == ["first"]
+
+
+def test_code_that_changed_since_it_was_executed_is_not_on_a_page(project: Project) -> None:
+    project.build()
+    project.write("first", [PARAMETERS, "digits_shown + 1"])
+    with pytest.raises(html.PagesError, match="first was changed while it was executed; the same command"):
+        html._page(published_edition(), "first")
+
+
+def test_what_is_saved_while_pages_are_built_makes_the_book_anew(project: Project) -> None:
+    project.build()
+    before = cache.sources(published_edition())
+    (project.book / "index.md").write_text("# Edited", encoding="utf-8")
+    cache.note_publication(published_edition(), before)
+    assert not cache.book_is_current(published_edition())
+
+
+@pytest.mark.parametrize("folder", ["runs", "data/runs"])
+def test_a_changed_record_executes_the_chapters_that_show_it(project: Project, folder: str) -> None:
+    project.answer = "0123456789abcdef"
+    record = project.root / folder / project.answer / "run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("one", encoding="utf-8")
+    project.build()
+    assert project.build() == []
+    record.write_text("another", encoding="utf-8")
+    assert "first" in project.build()
+
+
+def test_what_is_forgotten_is_executed_again(project: Project) -> None:
+    project.build()
+    cache.note_publication(published_edition(), cache.sources(published_edition()))
+    cache.forget(published_edition())
+    assert not cache.book_is_current(published_edition())
+    assert project.build() == ["first", "second"]
+
+
+def test_runs_that_a_reader_keeps_elsewhere_do_not_reach_the_published_book(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMALLCNN_RUNS", str(project.root / "elsewhere"))
+    with book._environment(published_edition()):
+        assert paths.record_folders() == [paths.PUBLISHED_RUNS, paths.OWN_RUNS]
 
 
 def test_a_renamed_code_cell_executes_the_chapter(project: Project) -> None:

@@ -320,6 +320,15 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebo
     notebook.run(notebook.begin, NETWORK)
     yield notebook
     chapter_module._typed.clear()
+    chapter_module._failed.clear()
+
+
+def test_the_old_network_of_a_cell_that_failed_is_refused(notebook: Notebook) -> None:
+    with pytest.raises(NameError):
+        notebook.run("import math\nmodel = Model(no_such_name)")
+    assert "failed" in notebook.refuses(CONFIGS)
+    notebook.run(NETWORK)
+    assert {config.architecture for config in notebook.run(CONFIGS)} == {PUBLISHED["approach_2"]}
 
 
 def test_cells_in_their_order_train_the_network_that_was_typed(notebook: Notebook) -> None:
@@ -507,3 +516,18 @@ def test_a_page_says_why_tensorflow_computed_its_runs(monkeypatch: pytest.Monkey
         "The steps were computed by TensorFlow.",
         "The steps were computed by Halide and TensorFlow.",
     ]
+
+
+def test_runs_of_another_network_under_published_parameters_are_said_to_be_unpublished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SMALLCNN_RUNS")
+    monkeypatch.setattr(chapter_module, "PUBLISHED_RUNS", tmp_path)
+    runs = [made_up_run([0.5, 0.9], seed) for seed in (0, 1)]
+    (tmp_path / runs[0].config.key).mkdir()
+    chapter = Chapter("approach_2", variables("approach_2"))
+    assert "1 of 2 runs are not among the published ones" in str(chapter.result(runs).data)
+    assert chapter.cautions(runs[:1]) == []
+    assert Chapter("approach_2", variables("approach_2") | {"epochs": 2}).cautions(runs) == []
+    monkeypatch.setenv("SMALLCNN_RUNS", str(tmp_path))
+    assert chapter.cautions(runs) == []

@@ -49,7 +49,7 @@ def _build(edition: Edition) -> None:
         results = {chapter: json.loads(edition.results(chapter).read_text("utf-8")) for chapter in CHAPTERS}
         html.assemble(edition, results)
         html.build(edition, tool)
-    if problems := gates.book_problems(html.built(edition), results, edition.folder / "gates.json"):
+    if problems := gates.book_problems(html.built(edition), results):
         raise BuildError("the pages were built and must not be published:\n" + "\n".join(problems))
     html.publish(edition)
     cache.note_publication(edition, from_sources)

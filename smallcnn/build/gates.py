@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import ast
 import copy
-import hashlib
-import json
 import os
 import re
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,7 +19,6 @@ from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
 from smallcnn import study
-from smallcnn.files import write_json
 from smallcnn.paths import ROOT
 
 INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds
@@ -85,91 +81,24 @@ def _assignments(cells: list[NotebookNode]) -> dict[str, Any] | None:
     return values
 
 
-@dataclass(frozen=True)
-class _Page:
-    """What the gates know of one page.
-
-    Attributes:
-        digest: of its bytes.
-        problems: what is wrong with it by itself, whatever the other pages and the results are.
-        links: the name of the tag of each link, and where it leads.
-        names: what a link to this page may lead to.
-    """
-
-    digest: str
-    problems: list[str]
-    links: list[tuple[str, str]]
-    names: frozenset[str]
-
-
-def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]], memory: Path | None = None) -> list[str]:
-    """Checks all pages of the built book `html`, and their summaries against the `results` of the chapters by name.
-
-    Args:
-        html: the folder of the pages.
-        results: of every chapter, by its name.
-        memory: where to keep what was found on each page that passed, so that it is read again only after a change.
-    """
-    known = _remembered(memory)
-    pages: dict[str, _Page] = {}
-    problems = [f"{name} is missing" for name in SUMMARIES if not (html / name).exists()]
-    for path in sorted(html.glob("*.html")):
-        content = path.read_bytes()
-        before = known.get(path.name)
-        digest = hashlib.sha256(content).hexdigest()
-        pages[path.name] = before if before and before.digest == digest else _read(digest, content)
-    for name, page in pages.items():
-        found = [*page.problems, *_link_problems(name, pages, html)]
-        if name in SUMMARIES:  # whose results may have changed without them
-            found += _summary_problems(_parsed((html / name).read_bytes()), results, SUMMARIES[name])
-        problems += [f"{name}: {problem}" for problem in found]
-    if memory is not None:
-        _remember(memory, pages)
-    return problems
-
-
-def _parsed(content: bytes) -> BeautifulSoup:
-    return BeautifulSoup(content.decode("utf-8"), "html.parser")
-
-
-def _read(digest: str, content: bytes) -> _Page:
-    page = _parsed(content)
-    links = [
-        (tag.name, str(tag.get("href") or tag.get("src") or ""))
-        for tag in page.find_all(["a", "img", "link", "script"])
-    ]
-    names = frozenset(str(tag["id"]) for tag in page.find_all(id=True))
-    problems = [*_text_problems(page), *_table_problems(page), *_image_problems(page)]
-    return _Page(digest, problems, links, names)
-
-
-def _version() -> str:
-    """A hash of what decides whether a page passes by itself, apart from the page."""
-    here = Path(__file__).read_bytes()
-    return hashlib.sha256(here + f"{ROOT} {os.path.expanduser('~')}".encode()).hexdigest()
-
-
-def _remembered(memory: Path | None) -> dict[str, _Page]:
-    """The pages that passed; none if there is no memory, or it is damaged, or other gates wrote it."""
-    try:
-        content = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
-        if content.get("version") != _version():
-            return {}
-        return {
-            name: _Page(page["digest"], [], [(tag, link) for tag, link in page["links"]], frozenset(page["names"]))
-            for name, page in content["pages"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def _remember(memory: Path, pages: Mapping[str, _Page]) -> None:
-    passed = {
-        name: {"digest": page.digest, "links": page.links, "names": sorted(page.names)}
-        for name, page in pages.items()
-        if not page.problems
+def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Checks all pages of the built book `html`, and their summaries against the `results` of the chapters by name."""
+    pages = {
+        path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in sorted(html.glob("*.html"))
     }
-    write_json(memory, {"version": _version(), "pages": passed})
+    problems = [f"{name} is missing" for name in SUMMARIES if name not in pages]
+    for name, page in pages.items():
+        found = [
+            *_text_problems(page),
+            *_table_problems(page),
+            *_image_problems(page),
+            *_link_problems(name, pages, html),
+        ]
+        if name in SUMMARIES:
+            found += _summary_problems(page, results, SUMMARIES[name])
+        problems += [f"{name}: {problem}" for problem in found]
+    return problems
 
 
 def _text_problems(page: BeautifulSoup) -> Iterator[str]:
@@ -222,19 +151,20 @@ def _image_problems(page: BeautifulSoup) -> Iterator[str]:
             yield f"image {source!r} has no text that says what it shows"
 
 
-def _link_problems(name: str, pages: Mapping[str, _Page], html: Path) -> Iterator[str]:
-    for tag, link in pages[name].links:
+def _link_problems(name: str, pages: Mapping[str, BeautifulSoup], html: Path) -> Iterator[str]:
+    for tag in pages[name].find_all(["a", "img", "link", "script"]):
+        link = str(tag.get("href") or tag.get("src") or "")
         target = urlsplit(link)
         if target.scheme == "file" or (target.path.startswith("/") and not target.netloc):
             yield f"its link {link!r} leads to this machine"
-        if target.netloc and tag != "a":
+        if target.netloc and tag.name != "a":
             yield f"it asks another host for {link!r}"
         if target.scheme or target.netloc:
             continue
         path = unquote(target.path) or name
         if not (html / path).exists():
             yield f"its link {link!r} leads nowhere"
-        elif target.fragment and path in pages and unquote(target.fragment) not in pages[path].names:
+        elif target.fragment and path in pages and not pages[path].find(id=unquote(target.fragment)):
             yield f"its link {link!r} leads to no part of that page"
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from smallcnn.build import gates
 from smallcnn.build.gates import SUMMARIES, book_problems, notebook_problems
 from smallcnn.paths import ROOT
 from tests.build.test_book import executed
@@ -216,83 +215,10 @@ def test_what_is_wrong_with_a_page_is_named(change: tuple[str, str], tmp_path: P
     assert [problem for problem in problems if problem.startswith("index.html: ") and CHANGES[change] in problem]
 
 
-# Pages that passed before
-
-
-@pytest.fixture
-def passed(tmp_path: Path) -> tuple[Path, Path]:
-    """A book that has passed, and what the gates remember of it."""
-    html, memory = tmp_path / "html", tmp_path / "gates.json"
-    html.mkdir()
-    write_book(GOOD, html)
-    assert book_problems(html, RESULTS, memory) == []
-    return html, memory
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The pages that are read as a whole from here on."""
-    pages: list[bytes] = []
-    reader = gates._read
-
-    def note(digest: str, content: bytes) -> Any:
-        pages.append(content)
-        return reader(digest, content)
-
-    monkeypatch.setattr(gates, "_read", note)
-    return pages
-
-
-def test_a_page_that_passed_is_not_read_again(passed: tuple[Path, Path], read: list[bytes]) -> None:
-    assert book_problems(passed[0], RESULTS, passed[1]) == []
-    assert read == []
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_is_wrong_with_a_page_is_named_also_after_it_passed(
-    change: tuple[str, str], passed: tuple[Path, Path]
-) -> None:
-    html, memory = passed
-    write_book(GOOD.replace(*change), html)
-    problems = book_problems(html, RESULTS, memory)
-    assert problems == book_problems(html, RESULTS)
-    assert [problem for problem in problems if problem.startswith("index.html: ") and CHANGES[change] in problem]
-    assert book_problems(html, RESULTS, memory) == problems  # one that failed is read again
-
-
-def test_a_page_that_passed_is_held_against_new_results(passed: tuple[Path, Path]) -> None:
-    results = json.loads(json.dumps(RESULTS))
-    results["approach_3"]["total_parameters"] += 1
-    problem = "approach 3 has '3,170' as parameters; the results say [3171]"
-    assert book_problems(passed[0], results, passed[1]) == [f"comparison.html: {problem}", f"index.html: {problem}"]
-
-
-def test_a_page_that_passed_is_held_against_the_other_pages(passed: tuple[Path, Path]) -> None:
-    html, memory = passed
-    (html / "other.html").write_text(OTHER.replace("part", "gone"), encoding="utf-8")
+def test_pages_are_held_against_each_other(tmp_path: Path) -> None:
+    write_book(GOOD, tmp_path)
+    (tmp_path / "other.html").write_text(OTHER.replace("part", "gone"), encoding="utf-8")
     problem = "its link 'other.html#part' leads to no part of that page"
-    assert book_problems(html, RESULTS, memory) == [f"comparison.html: {problem}", f"index.html: {problem}"]
-    (html / "other.html").unlink()
-    assert all("leads nowhere" in problem for problem in book_problems(html, RESULTS, memory))
-    write_book(GOOD, html)
-    (html / "figure.svg").unlink()
-    assert len(book_problems(html, RESULTS, memory)) == 2
-
-
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"version": "other", "pages": {"index.html": {}}}', "[" * 100_000]
-)
-def test_a_memory_that_other_gates_wrote_or_nobody_is_none(
-    content: str, passed: tuple[Path, Path], read: list[bytes]
-) -> None:
-    passed[1].write_text(content, encoding="utf-8")
-    assert book_problems(passed[0], RESULTS, passed[1]) == []
-    assert len(read) == 3
-
-
-def test_a_damaged_memory_of_these_gates_is_none(passed: tuple[Path, Path], read: list[bytes]) -> None:
-    memory = json.loads(passed[1].read_text("utf-8"))
-    memory["pages"]["index.html"] = {"digest": 1}
-    passed[1].write_text(json.dumps(memory), encoding="utf-8")
-    assert book_problems(passed[0], RESULTS, passed[1]) == []
-    assert len(read) == 3
+    assert book_problems(tmp_path, RESULTS) == [f"comparison.html: {problem}", f"index.html: {problem}"]
+    (tmp_path / "other.html").unlink()
+    assert all("leads nowhere" in problem for problem in book_problems(tmp_path, RESULTS))

@@ -22,6 +22,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from smallcnn.architecture import CLASSES, IMAGE_SIZE, TARGET, Architecture, Dropout, Shape, convolution_kernels
+from smallcnn.report.tables import percent
 from smallcnn.study import GRADUAL, UNPRUNED, colour
 
 if TYPE_CHECKING:
@@ -173,8 +174,8 @@ def learning_curves(runs: Sequence[TrainingRun], label: str) -> Picture:
     start, end = first.history.iloc[0], first.history.iloc[-1]
     alt = (
         f"Two panels against epochs, {label} with seed {first.config.seed}. Test accuracy is "
-        f"{_percent(start['test_accuracy'])} at first, {_percent(first.best_test_accuracy)} after epoch "
-        f"{first.best_epoch}, which a circle marks, and {_percent(end['test_accuracy'])} at last, after epoch "
+        f"{percent(start['test_accuracy'])} at first, {percent(first.best_test_accuracy)} after epoch "
+        f"{first.best_epoch}, which a circle marks, and {percent(end['test_accuracy'])} at last, after epoch "
         f"{first.epochs_run}. Test loss goes from {start['test_loss']:.2g} to {end['test_loss']:.2g}, training loss "
         f"from {start['train_loss']:.2g} to {end['train_loss']:.2g}. The learning rate has "
         f"{_count(len(falls), 'fall')}."
@@ -196,7 +197,7 @@ def compare_learning_curves(runs: Mapping[str, TrainingRun]) -> Picture:
     caption += f"The circle is the epoch whose weights are kept, {TARGET_LINE}.{too_low}"
     alt = "Test accuracy against epochs, a curve a network."
     for label, run in runs.items():
-        alt += f" {label}: {_percent(run.best_test_accuracy)} after epoch {run.best_epoch} of {run.epochs_run}."
+        alt += f" {label}: {percent(run.best_test_accuracy)} after epoch {run.best_epoch} of {run.epochs_run}."
     return Picture(figure, caption, alt)
 
 
@@ -406,13 +407,13 @@ def ranking_comparison(
         axis.plot(places[~kept], magnitudes[~kept], marker="x", color=GREY, label="pruned", **style)
         axis.set(title=title, xlabel="convolution", xticks=range(1, len(kernels) + 1))
         axis.grid(axis="x", visible=False)
-        shares.append(_join([_percent(1 - masks[name].mean(), 0) for name in kernels]))
+        shares.append(_join([percent(1 - masks[name].mean(), 0) for name in kernels]))
     _set_log_scale(axes[0].yaxis, magnitudes)
     axes[0].set_ylabel("magnitude (log scale)")
     _add_legend(figure, axes[0], markerscale=3)
     sparsity = 1 - sum(mask.sum() for mask in global_masks.values()) / len(columns)
     caption = (
-        f"The kernel weights by convolution, and which {_percent(sparsity, 1)} of them would be pruned at once, by one "
+        f"The kernel weights by convolution, and which {percent(sparsity, 1)} of them would be pruned at once, by one "
         "ranking of all layers or by one for each."
     )
     alt = (
@@ -434,7 +435,7 @@ def survivors_by_layer(runs: Mapping[str, TrainingRun]) -> Picture:
         layers = np.arange(1, len(shares) + 1)
         places = layers + (offset - (len(runs) - 1) / 2) * width
         axis.bar(places, 100 * np.array(shares), width, color=colour(label), edgecolor=INK, label=label)
-        alt += f" {label}: {_join([_percent(share, 0) for share in shares])}."
+        alt += f" {label}: {_join([percent(share, 0) for share in shares])}."
     axis.set(xlabel="convolution", ylabel="kernel weights left (%)", xticks=layers, ylim=(0, 105))
     axis.grid(axis="x", visible=False)
     _add_legend(figure, axis)
@@ -513,13 +514,8 @@ def _set_log_scale(axis: Axis, values: Iterable[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _percent(share: float, digits: int = 2) -> str:
-    """0 to 1 as per cent, with a narrow space before the sign."""
-    return f"{100 * share:.{digits}f}\u202f%"
-
-
 def _mean(shares: Sequence[float]) -> str:
-    return _percent(float(np.mean(shares)))
+    return percent(float(np.mean(shares)))
 
 
 def _count(number: int, noun: str) -> str:
@@ -531,4 +527,4 @@ def _join(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-TARGET_LINE = f"the line marks {_percent(TARGET, 0)}"
+TARGET_LINE = f"the line marks {percent(TARGET, 0)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import itertools
 import math
@@ -94,8 +93,7 @@ def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
     axes = _parse_grid(chapter, grid, fixed)
     varied = {"seeds": axes.pop("seeds")} if "seeds" in axes else {}
     base = notebook.check_parameters(chapter, fixed | varied | {name: values[0] for name, values in axes.items()})
-    source = ast.parse(notebook.tagged_source(chapter, "network"))
-    typed = {node.id for node in ast.walk(source) if isinstance(node, ast.Name)}
+    typed = notebook.network_variables(chapter)
     networks: dict[str, Architecture] = {}  # read once for all points whose values for it are the same
     configs = {}
     for point in itertools.product(*axes.values()):

@@ -14,7 +14,7 @@ import socketserver
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from smallcnn.config import Report
 
@@ -60,7 +60,7 @@ def listening(report: Report, start_pool: Callable[[], str]) -> Iterator[str]:
     Yields:
         What `VARIABLE` must be in the notebooks' environment.
     """
-    password, lock = secrets.token_hex(16), Lock()
+    password, lock, is_over = secrets.token_hex(16), Lock(), Event()
     pool_address = cache(start_pool)
 
     def answer(question: dict[str, object]) -> dict[str, str]:
@@ -70,7 +70,7 @@ def listening(report: Report, start_pool: Callable[[], str]) -> Iterator[str]:
             if "say" in question:
                 report(str(question["say"]))
                 return {}
-            return {"pool": pool_address()}
+            return {"error": "the build is over"} if is_over.is_set() else {"pool": pool_address()}
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -93,3 +93,5 @@ def listening(report: Report, start_pool: Callable[[], str]) -> Iterator[str]:
             yield f"127.0.0.1 {server.server_address[1]} {password}"
         finally:
             server.shutdown()
+            with lock:  # workers that are just starting do so before they are ended, and no others start
+                is_over.set()

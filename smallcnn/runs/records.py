@@ -59,11 +59,12 @@ def get_runs(configs: Sequence[TrainingConfig], report: Report | None = None) ->
         Interrupted: if somebody stops it; what is finished stays recorded.
     """
     with progress.shown(report) as report:
-        asked = _parents_first(configs)
-        runs = {config.key: recorded(config, report) for config in asked}
-        finished = {key: run for key, run in runs.items() if run is not None}
-        if missing := [config for config in asked if config.key not in finished]:
-            _compute(missing, finished, report)
+        finished: dict[str, TrainingRun] = {}
+        missing: dict[str, TrainingConfig] = {}  # each after its parent
+        for config in configs:
+            _look_for(config, finished, missing, report)
+        if missing:
+            _compute(list(missing.values()), finished, report)
     return [finished[config.key] for config in configs]
 
 
@@ -163,13 +164,18 @@ def save_run(run: TrainingRun) -> Path:
     return folder
 
 
-def _parents_first(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
-    ordered: dict[str, TrainingConfig] = {}
-    for config in configs:
-        parents = _parents_first([config.parent]) if config.parent else []
-        for each in (*parents, config):
-            ordered.setdefault(each.key, each)
-    return list(ordered.values())
+def _look_for(
+    config: TrainingConfig, finished: dict[str, TrainingRun], missing: dict[str, TrainingConfig], report: Report
+) -> None:
+    """Adds the run to `finished`, or else its parent to either and then itself to `missing`."""
+    if config.key in finished or config.key in missing:
+        return
+    if (run := recorded(config, report)) is not None:
+        finished[config.key] = run
+        return
+    if config.parent is not None:
+        _look_for(config.parent, finished, missing, report)
+    missing[config.key] = config
 
 
 def _compute(missing: list[TrainingConfig], finished: dict[str, TrainingRun], report: Report) -> None:

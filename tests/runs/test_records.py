@@ -614,3 +614,14 @@ def test_a_run_of_too_few_steps_is_told_apart_from_others(
     assert isinstance(lines[-1], Caution)
     assert "only 16 training steps" in lines[-1]
     assert not any(isinstance(line, Caution) for line in lines[:-1])
+
+
+def test_a_recorded_round_of_pruning_does_not_need_its_parent(
+    config: TrainingConfig, runs_folder: Path, fake_training: FakeTraining
+) -> None:
+    unpruned, pruned = config.rounds([0.2])
+    save_run(fake_training(pruned, fake_training(unpruned)))
+    lines: list[str] = []
+    assert [run.config for run in get_runs([pruned], lines.append)] == [pruned]
+    assert lines == []
+    assert [path.name for path in runs_folder.iterdir()] == [pruned.key]

@@ -5,6 +5,8 @@ PYTHON := .venv/bin/python
 READY := .venv/.installed
 CODE := smallcnn benchmarks scripts tests book
 NOTEBOOKS := book/*.ipynb
+# Several processes, one for each core, but not so many that memory ends.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 # What a user gives reaches the command line through the environment, to the letter: neither make nor a shell expands it.
 override CHAPTER := $(value CHAPTER)
@@ -69,11 +71,11 @@ bench: $(READY)
 
 ## Runs the tests.
 test: $(READY)
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest $(PARALLEL)
 
 ## Runs the tests that need no training, no built book and no browser, for use while you work.
 test-fast: $(READY)
-	@$(PYTHON) -m pytest -m "not slow"
+	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
 
 ## Checks the format and the style of the code, notebooks included, and the library's types.
 lint: $(READY)

@@ -100,6 +100,13 @@ class FakeTraining:
         return training.train(config, parent, self.lines.append)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a file in one process, and all that need the built book: they share what takes long to make."""
+    for item in items:
+        group = "the book" if "book" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def config() -> TrainingConfig:
     """A small, valid configuration of approach 2."""

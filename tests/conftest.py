@@ -101,7 +101,7 @@ class FakeTraining:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file in one process, and all that need the built book: they share what takes long to make."""
+    """Keeps the tests of a file in one process, and all that need the built book: they share what is slow to make."""
     for item in items:
         group = "the book" if "book" in getattr(item, "fixturenames", ()) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))

@@ -5,8 +5,8 @@ PYTHON := .venv/bin/python
 READY := .venv/.installed
 CODE := smallcnn benchmarks scripts tests book
 NOTEBOOKS := book/*.ipynb
-# Several processes, one for each core, but not so many that memory ends; in the order of the files, the slow ones first.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# Several processes, one for each core, but not so many that memory ends.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 # What a user gives reaches the command line through the environment, to the letter: neither make nor a shell expands it.
 override CHAPTER := $(value CHAPTER)

@@ -38,7 +38,7 @@ FREE_OPTIONS = {"name", "batch_input_shape"}
 
 # How the variables begin that can change what TensorFlow computes; others of TF_ are of its logs, its memory, or of
 # programs that have nothing to do with it.
-DECIDING = tuple(f"TF_{what}_" for what in ("ENABLE", "DISABLE", "USE", "SET", "NUM", "XLA", "ONEDNN", "CUDNN"))
+DECIDING = tuple(f"TF_{what}_" for what in ("ENABLE", "DISABLE", "SET", "NUM", "XLA", "ONEDNN", "CUDNN"))
 DECIDING += ("TF_DETERMINISTIC_", "XLA_", "ONEDNN_", "DNNL_")
 TENSORFLOW_SETTINGS = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # else a processor's kind decides whether oneDNN computes
 

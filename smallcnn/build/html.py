@@ -68,8 +68,14 @@ def _generated_parts(edition: Edition, results: Mapping[str, Any]) -> dict[str, 
 
         return measurements.measured_parts()
 
+    def networks() -> dict[str, bytes]:
+        from smallcnn.report import hand
+
+        return hand.generated_parts(results)
+
     said = [dict(results), edition.preview]
-    return _parts(edition, "summary", said, summaries) | _parts(edition, "measurements", cache.recorded(), measured)
+    parts = _parts(edition, "summary", said, summaries) | _parts(edition, "hand", said, networks)
+    return parts | _parts(edition, "measurements", cache.recorded(), measured)
 
 
 def _parts(edition: Edition, module: str, said: object, make: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:

@@ -1,0 +1,1034 @@
+// A digit that is drawn on the page is read by the networks of the book, here, in the page: no library, no request.
+"use strict";
+
+(() => {
+  const SIZE = 28; // of an image, in pixels
+  const BOX = 20; // pixels that MNIST's digits were scaled to, the longer side
+  const MIDDLE = SIZE / 2 + 0.5; // where their centres of mass are
+  const LINE = { least: 2, most: 3.6 }; // how wide a line gets, in pixels; most lines of MNIST are
+
+  // ---- Networks. A tensor is planar: channel after channel, each row by row. A vector is channels of one pixel. ----
+
+  const decodeBytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+
+  function tensor(shape) {
+    const [rows, columns, channels] = shape.length === 1 ? [1, 1, shape[0]] : shape;
+    const store = new Float64Array(rows * columns * channels + 2); // so that three numbers may be read from any place
+    return { rows, columns, channels, store, data: store.subarray(0, -2) };
+  }
+
+  /** Reads a network as the page carries it; every layer gets its weights, its input `x` and its output `y`. */
+  function readNetwork(record) {
+    const numbers = new DataView(decodeBytes(record.weights).buffer);
+    let position = 0;
+    let x = tensor([SIZE, SIZE, 1]);
+    const layers = record.layers.map((told) => {
+      const weights = {};
+      for (const [name, shape] of Object.entries(told.weights)) {
+        const count = shape.reduce((product, length) => product * length, 1);
+        weights[name] = Float64Array.from({ length: count }, (_, at) => numbers.getFloat32(4 * (position + at), true));
+        position += count;
+      }
+      if (!(told.kind in RUN)) throw new Error(`this page cannot run a layer of the kind ${told.kind}`);
+      const layer = { ...told, ...weights, x, y: tensor(told.output) };
+      if (weights.kernel) {
+        layer.window = layer.kernel_size || 1;
+        layer.before = layer.padding === "same" ? (layer.window - 1) >> 1 : 0;
+        layer.padded = layer.padding === "same" ? paddedFor(layer) : null;
+        layer.kernel = channelsFirst(outputsFirst(weights.kernel, layer.y.channels), layer.window ** 2, x.channels);
+      }
+      x = layer.y;
+      return layer;
+    });
+    return { ...record, layers, input: layers[0].x, probabilities: x.data };
+  }
+
+  /** Keras' order (…, out) turned into (out, …). */
+  function outputsFirst(kernel, outputs) {
+    const inputs = kernel.length / outputs;
+    return kernel.map((_, at) => kernel[(at % inputs) * outputs + Math.floor(at / inputs)]);
+  }
+
+  /** (out, place, in) turned into (out, in, place). */
+  function channelsFirst(kernel, places, channels) {
+    return kernel.map((_, at) => {
+      const place = at % places;
+      const channel = Math.floor(at / places) % channels;
+      return kernel[at - (at % (places * channels)) + place * channels + channel];
+    });
+  }
+
+  const paddedFor = ({ x, window }) => tensor([x.rows + window - 1, x.columns + window - 1, x.channels]);
+
+  /** The input of a layer with zeros around it. */
+  function pad({ x, padded, before }) {
+    for (let row = 0; row < x.rows * x.channels; row++) {
+      const line = Math.floor(row / x.rows) * padded.rows + (row % x.rows) + before;
+      const numbers = x.data.subarray(row * x.columns, (row + 1) * x.columns);
+      padded.data.set(numbers, line * padded.columns + before);
+    }
+    return padded;
+  }
+
+  /** Sums window × kernel over all channels, and adds the bias; three weights of a row at a time, unless all are 0. */
+  function convolve(layer) {
+    const { x, y, kernel, bias, window } = layer;
+    const source = layer.padded ? pad(layer) : x;
+    const { store: from, columns: width } = source;
+    const { data: to, rows, columns } = y;
+    let weight = 0;
+    for (let out = 0; out < y.channels; out++) {
+      const target = out * rows * columns;
+      to.fill(bias ? bias[out] : 0, target, target + rows * columns);
+      for (let row = 0; row < x.channels * window; row++, weight += window) {
+        const first = (Math.floor(row / window) * source.rows + (row % window)) * width;
+        for (let right = 0; right < window; right += 3) {
+          const one = kernel[weight + right];
+          const two = right + 1 < window ? kernel[weight + right + 1] : 0;
+          const three = right + 2 < window ? kernel[weight + right + 2] : 0;
+          if (one === 0 && two === 0 && three === 0) continue;
+          for (let down = 0; down < rows; down++) {
+            const line = target + down * columns;
+            const shift = first + down * width + right - line;
+            for (let at = line; at < line + columns; at++) {
+              to[at] += one * from[at + shift] + two * from[at + shift + 1] + three * from[at + shift + 2];
+            }
+          }
+        }
+      }
+    }
+  }
+
+  /** Puts the largest number of each window in its place, or the mean. */
+  function pool({ kind, x, y, size }) {
+    let target = 0;
+    for (let plane = 0; plane < y.channels; plane++) {
+      for (let row = 0; row < y.rows; row++) {
+        for (let column = 0; column < y.columns; column++) {
+          let [sum, largest] = [0, -Infinity];
+          for (let down = 0; down < size; down++) {
+            const from = (plane * x.rows + row * size + down) * x.columns + column * size;
+            for (let at = from; at < from + size; at++) {
+              sum += x.data[at];
+              if (x.data[at] > largest) largest = x.data[at];
+            }
+          }
+          y.data[target++] = kind === "max_pooling" ? largest : sum / size ** 2;
+        }
+      }
+    }
+  }
+
+  const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
+
+  function softmax(scores, target) {
+    const highest = Math.max(...scores);
+    let sum = 0;
+    scores.forEach((score, at) => (sum += target[at] = Math.exp(score - highest)));
+    target.forEach((value, at) => (target[at] = value / sum));
+  }
+
+  /** What a normalisation does to each channel, as value × factor + summand. */
+  function normalisation({ gamma, beta, moving_mean, moving_variance, epsilon }, channel) {
+    const factor = (gamma ? gamma[channel] : 1) / Math.sqrt(moving_variance[channel] + epsilon);
+    return [factor, beta[channel] - moving_mean[channel] * factor];
+  }
+
+  /** How each kind of layer makes its output from its input. */
+  const RUN = {
+    convolution: convolve,
+    dense: convolve,
+    activation({ x, y, function: name, slope }) {
+      if (name === "softmax") return softmax(x.data, y.data);
+      const [from, to] = [x.data, y.data];
+      for (let at = 0; at < to.length; at++) to[at] = from[at] > 0 ? from[at] : slope * from[at]; // no slope: ReLU
+    },
+    batch_normalisation(layer) {
+      const { x, y } = layer;
+      const [from, to] = [x.data, y.data];
+      const pixels = y.rows * y.columns;
+      for (let channel = 0; channel < y.channels; channel++) {
+        const [factor, summand] = normalisation(layer, channel);
+        for (let at = channel * pixels; at < (channel + 1) * pixels; at++) to[at] = from[at] * factor + summand;
+      }
+    },
+    max_pooling: pool,
+    average_pooling: pool,
+    global_average_pooling({ x, y }) {
+      const pixels = x.rows * x.columns;
+      y.data.forEach((_, at) => (y.data[at] = mean(x.data.subarray(at * pixels, (at + 1) * pixels))));
+    },
+    flatten({ x, y }) {
+      const pixels = x.rows * x.columns;
+      y.data.forEach((_, at) => (y.data[at] = x.data[(at % x.channels) * pixels + Math.floor(at / x.channels)]));
+    },
+    dropout: ({ x, y }) => y.data.set(x.data), // only in training
+  };
+
+  /** Runs a network on an image of 784 numbers, 0 to 1; returns its ten probabilities. */
+  function run(network, image) {
+    network.input.data.set(image);
+    for (const layer of network.layers) RUN[layer.kind](layer);
+    return network.probabilities;
+  }
+
+  // ---- Ink: strokes, scaled and centred as MNIST's digits were. ----
+
+  /** Draws strokes into 784 numbers, 0 to 1: how far each pixel is inside a line of this width, smoothly. */
+  function rasterise(strokes, scale, left, top, width) {
+    const image = new Float64Array(SIZE * SIZE);
+    const reach = width / 2 + 0.5;
+    for (const stroke of strokes) {
+      for (let at = 0; at < stroke.length; at++) {
+        const start = stroke[Math.max(at - 1, 0)];
+        const [x0, y0] = [start[0] * scale + left, start[1] * scale + top];
+        const [x1, y1] = [stroke[at][0] * scale + left, stroke[at][1] * scale + top];
+        const [across, down] = [x1 - x0, y1 - y0];
+        const length = across * across + down * down;
+        const lastRow = Math.min(SIZE - 1, Math.max(y0, y1) + reach);
+        const lastColumn = Math.min(SIZE - 1, Math.max(x0, x1) + reach);
+        for (let row = Math.max(0, Math.floor(Math.min(y0, y1) - reach)); row <= lastRow; row++) {
+          for (let column = Math.max(0, Math.floor(Math.min(x0, x1) - reach)); column <= lastColumn; column++) {
+            const [x, y] = [column + 0.5 - x0, row + 0.5 - y0];
+            const along = length ? Math.min(1, Math.max(0, (x * across + y * down) / length)) : 0;
+            const ink = reach - Math.hypot(x - along * across, y - along * down);
+            if (ink > image[row * SIZE + column]) image[row * SIZE + column] = Math.min(1, ink);
+          }
+        }
+      }
+    }
+    return image;
+  }
+
+  function centreOfMass(image) {
+    let [mass, x, y] = [0, 0, 0];
+    image.forEach((ink, at) => {
+      mass += ink;
+      x += ink * ((at % SIZE) + 0.5);
+      y += ink * (Math.floor(at / SIZE) + 0.5);
+    });
+    return [x / mass, y / mass];
+  }
+
+  /** The image of strokes, with their place in it: a point's is scale × point + (left, top). Nothing of no strokes. */
+  function imageOf(strokes, pen) {
+    const points = strokes.flat();
+    if (!points.length) return null;
+    const [first, last] = [Math.min, Math.max].map((pick) => [0, 1].map((axis) => pick(...points.map((p) => p[axis]))));
+    const extent = Math.max(last[0] - first[0], last[1] - first[1]);
+    const width = Math.min(LINE.most, Math.max(LINE.least, (pen * BOX) / (extent + pen)));
+    const scale = Math.min((BOX - width) / Math.max(extent, 1e-9), BOX / pen);
+    const inMiddle = [0, 1].map((axis) => MIDDLE - (scale * (first[axis] + last[axis])) / 2);
+    const centre = centreOfMass(rasterise(strokes, scale, ...inMiddle, width));
+    const [left, top] = [0, 1].map((axis) => inMiddle[axis] + MIDDLE - centre[axis]);
+    return { pixels: rasterise(strokes, scale, left, top, width), scale, left, top };
+  }
+
+  // ---- Where a number comes from. ----
+
+  /** The pixels of a layer's input that a box of pixels of its output is made from; rows and columns from, to. */
+  function boxBehind(layer, { top, left, bottom, right }) {
+    const { rows, columns } = layer.x;
+    if (layer.kind === "convolution") {
+      const further = layer.window - 1 - layer.before;
+      [top, left, bottom, right] = [top - layer.before, left - layer.before, bottom + further, right + further];
+    } else if (layer.size) {
+      [top, left, bottom, right] = [top, left, bottom + 1, right + 1].map((edge) => edge * layer.size);
+      [bottom, right] = [bottom - 1, right - 1];
+    } else if (layer.y.rows * layer.y.columns < rows * columns) {
+      return { top: 0, left: 0, bottom: rows - 1, right: columns - 1 };
+    }
+    return {
+      top: Math.max(top, 0), left: Math.max(left, 0),
+      bottom: Math.min(bottom, rows - 1), right: Math.min(right, columns - 1),
+    };
+  }
+
+  /** The numbers that one number of a layer is made from, tile by tile: values, and weights if it has some. */
+  function tilesBehind(layer, channel, row, column) {
+    const { x, kernel, window, before, picture, size } = layer;
+    const pixel = (from, down, right) => {
+      const isInside = down >= 0 && right >= 0 && down < x.rows && right < x.columns;
+      return isInside ? x.data[(from * x.rows + down) * x.columns + right] : 0;
+    };
+    if (layer.kind === "dense" && picture) {
+      const number = (tile, down, right) => (down * picture.columns + right) * picture.channels + tile;
+      return tiles(picture.channels, picture, (tile, down, right) => {
+        const at = number(tile, down, right);
+        return [x.data[at], kernel[channel * x.channels + at]];
+      });
+    }
+    if (kernel) {
+      return tiles(x.channels, { rows: window, columns: window }, (tile, down, right) => [
+        pixel(tile, row + down - before, column + right - before),
+        kernel[((channel * x.channels + tile) * window + down) * window + right],
+      ]);
+    }
+    const [rows, columns] = size ? [size, size] : [x.rows, x.columns];
+    return tiles(1, { rows, columns }, (_, down, right) => [pixel(channel, row * rows + down, column * columns + right)]);
+  }
+
+  function tiles(count, { rows, columns }, numbers) {
+    return Array.from({ length: count }, (_, tile) => {
+      const both = Array.from({ length: rows * columns }, (_, at) =>
+        numbers(tile, Math.floor(at / columns), at % columns));
+      const [values, weights] = [both.map((pair) => pair[0]), both.map((pair) => pair[1])];
+      const isWeighted = weights[0] !== undefined;
+      const sum = values.reduce((sum, value, at) => sum + value * (isWeighted ? weights[at] : 1), 0);
+      return { rows, columns, values, weights: isWeighted ? weights : null, sum };
+    });
+  }
+
+  // Each of these begins a stage of a network as it is shown; what follows changes its numbers one by one.
+  const MAKES_MAPS = ["convolution", "max_pooling", "average_pooling", "global_average_pooling", "flatten", "dense"];
+
+  /** Groups the layers: what makes maps, with what then happens to each of their numbers. */
+  function stagesOf(network) {
+    const stages = [];
+    network.layers.forEach((layer, at) => {
+      const last = stages[stages.length - 1];
+      if (layer.kind === "dense" && last?.layers[0].kind === "flatten" && last.layers.every(changesNothing)) {
+        layer.picture = last.layers[0].x;
+        stages.pop();
+        stages.push({ layers: [layer], at, source: last.layers[0].x });
+      } else if (!last || MAKES_MAPS.includes(layer.kind)) {
+        stages.push({ layers: [layer], at, source: layer.x });
+      } else {
+        last.layers.push(layer);
+      }
+    });
+    return stages;
+  }
+
+  const changesNothing = (layer) => layer.kind === "flatten" || layer.kind === "dropout";
+
+  // ---- Parts of a page. ----
+
+  function make(tag, properties = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(properties)) {
+      if (name in element) element[name] = value;
+      else element.setAttribute(name, value);
+    }
+    element.append(...children.filter((child) => child !== null));
+    return element;
+  }
+
+  const hundredths = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  const shown = (number) => hundredths.format(number).replace("-0.00", "0.00").replace("-", "−");
+  const signed = (number) => (number < 0 ? "− " : "+ ") + shown(Math.abs(number));
+  const percent = (share) => `${Math.round(100 * share)} %`;
+  const counted = (number) => number.toLocaleString("en");
+  const best = (shares) => shares.indexOf(Math.max(...shares));
+  const plural = (count, noun) => `${counted(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+  /** Colours for −1 to 1 by their number, 0 to 255: what the style sheet says for below, at and above nought. */
+  const palette = {
+    css: [],
+    numbers: new Uint32Array(256),
+    read(element) {
+      const style = getComputedStyle(element);
+      const stops = ["low", "lower", "nought", "higher", "high"].map((name) =>
+        style.getPropertyValue(`--hand-${name}`).match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16)));
+      for (let at = 0; at < 256; at++) {
+        const place = Math.min((at / 255) * 4, 3.999);
+        const [from, to] = [stops[Math.floor(place)], stops[Math.floor(place) + 1]];
+        const [red, green, blue] = from.map((part, of) => Math.round(part + (to[of] - part) * (place % 1)));
+        this.css[at] = `rgb(${red} ${green} ${blue})`;
+        this.numbers[at] = (255 << 24) | (blue << 16) | (green << 8) | red;
+      }
+      this.pruned = style.getPropertyValue("--hand-pruned");
+      this.ink = style.getPropertyValue("--hand-ink");
+    },
+    at: (share) => Math.round(127.5 + 127.5 * Math.max(-1, Math.min(1, share || 0))),
+  };
+
+  const largest = (numbers) => numbers.reduce((most, number) => Math.max(most, Math.abs(number)), 0) || 1;
+
+  /** Paints a map, a pixel of the canvas each. */
+  function paintMap(canvas, rows, columns, numbers, scale) {
+    if (canvas.width !== columns || canvas.height !== rows) [canvas.width, canvas.height] = [columns, rows];
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(columns, rows);
+    const pixels = new Uint32Array(image.data.buffer);
+    for (let at = 0; at < pixels.length; at++) pixels[at] = palette.numbers[palette.at(numbers[at] / scale)];
+    context.putImageData(image, 0, 0);
+  }
+
+  /** Paints the weights of a tile in squares of `cell` pixels; a pruned one is a dot. */
+  function paintWeights(context, left, top, cell, { rows, columns, weights }, scale) {
+    for (let at = 0; at < rows * columns; at++) {
+      const [x, y] = [left + (at % columns) * cell, top + Math.floor(at / columns) * cell];
+      const [x0, y0] = [Math.round(x), Math.round(y)];
+      context.fillStyle = weights[at] === 0 ? palette.pruned : palette.css[palette.at(weights[at] / scale)];
+      if (weights[at] === 0) {
+        const dot = Math.max(1, Math.round(cell / 4));
+        context.fillRect(Math.round(x + (cell - dot) / 2), Math.round(y + (cell - dot) / 2), dot, dot);
+      } else {
+        context.fillRect(x0, y0, Math.round(x + cell) - x0, Math.round(y + cell) - y0);
+      }
+    }
+  }
+
+  /** Puts a frame around a box of pixels of what is rows × columns large; around nothing if there is no box. */
+  function frame(mark, box, rows, columns) {
+    mark.hidden = !box;
+    if (!box) return;
+    mark.style.left = `${(100 * box.left) / columns}%`;
+    mark.style.top = `${(100 * box.top) / rows}%`;
+    mark.style.width = `${(100 * (box.right + 1 - box.left)) / columns}%`;
+    mark.style.height = `${(100 * (box.bottom + 1 - box.top)) / rows}%`;
+  }
+
+  const newMark = () => make("i", { className: "hand-mark", hidden: true });
+
+  // ---- The field to draw in. ----
+
+  class Field {
+    /** Calls `onInk` with the image, or null, whenever that changes. */
+    constructor(samples, onInk) {
+      this.strokes = [];
+      this.sample = null;
+      this.onInk = onInk;
+      this.paper = make("canvas", { className: "hand-paper", role: "img", ariaLabel: "Field to draw a digit in" });
+      this.mark = newMark();
+      this.hint = make("p", { className: "hand-hint" }, "Draw a digit here");
+      this.pen = make("input", { type: "range", min: 3, max: 12, step: 0.5, value: 7, ariaLabel: "Width of the pen" });
+      this.undo = make("button", { type: "button", onclick: () => this.change(() => this.strokes.pop()) }, "Undo");
+      this.clear = make("button", { type: "button", onclick: () => this.change(() => (this.strokes = [])) }, "Clear");
+      this.pen.oninput = () => this.change(() => null, this.sample);
+      this.samples = samples.map((sample, number) => this.sampleButton(sample, number));
+      const tools = make("div", { className: "hand-tools" },
+        this.undo, this.clear, make("label", {}, "pen ", this.pen));
+      this.element = make("div", { className: "hand-draw" },
+        make("div", { className: "hand-field" }, this.paper, this.mark, this.hint), tools,
+        make("div", { className: "hand-samples", role: "group", ariaLabel: "Digits to begin with" }, ...this.samples));
+      this.listen();
+    }
+
+    sampleButton(sample, number) {
+      const pixels = Float64Array.from(decodeBytes(sample.pixels), (byte) => byte / 255);
+      const canvas = make("canvas", { width: SIZE, height: SIZE });
+      const name = sample.hard ? `A ${sample.digit} that is hard to read, sample ${number + 1}` : `Sample ${sample.digit}`;
+      const button = make("button", { type: "button", title: name, ariaLabel: name, ariaPressed: "false" }, canvas);
+      button.onclick = () => this.change(() => (this.strokes = []), button);
+      return Object.assign(button, { pixels, canvas });
+    }
+
+    listen() {
+      const place = (event) => {
+        const box = this.paper.getBoundingClientRect();
+        return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+      };
+      this.paper.addEventListener("pointerdown", (event) => {
+        if (event.button !== 0 || !event.isPrimary) return;
+        event.preventDefault();
+        this.paper.setPointerCapture(event.pointerId);
+        this.drawing = event.pointerId;
+        this.change(() => this.strokes.push([place(event)]));
+      });
+      this.paper.addEventListener("pointermove", (event) => {
+        if (event.pointerId !== this.drawing) return;
+        const passed = event.getCoalescedEvents?.() ?? [];
+        this.change(() => this.strokes[this.strokes.length - 1].push(...(passed.length ? passed : [event]).map(place)));
+      });
+      const end = (event) => {
+        if (event.pointerId === this.drawing) this.drawing = null;
+      };
+      this.paper.addEventListener("pointerup", end);
+      this.paper.addEventListener("pointercancel", end);
+    }
+
+    change(how, sample = null) {
+      this.sample = sample;
+      how();
+      this.samples.forEach((button) => (button.ariaPressed = String(button === sample)));
+      this.paint();
+      const image = imageOf(this.strokes, this.pen.value / 100);
+      this.image = sample ? { pixels: sample.pixels, scale: SIZE, left: 0, top: 0 } : image;
+      this.onInk(this.image);
+    }
+
+    paint() {
+      const size = Math.round(this.paper.clientWidth * devicePixelRatio);
+      const context = this.paper.getContext("2d");
+      if (this.paper.width !== size) this.paper.width = this.paper.height = size;
+      context.clearRect(0, 0, size, size);
+      this.hint.hidden = this.strokes.length > 0 || this.sample !== null;
+      if (this.sample) context.drawImage(this.sample.canvas, 0, 0, size, size);
+      context.strokeStyle = palette.ink;
+      context.lineWidth = (this.pen.value / 100) * size;
+      context.lineCap = context.lineJoin = "round";
+      for (const stroke of this.strokes) {
+        context.beginPath();
+        stroke.forEach(([x, y]) => context.lineTo(x * size, y * size));
+        if (stroke.length === 1) context.lineTo(stroke[0][0] * size, stroke[0][1] * size);
+        context.stroke();
+      }
+    }
+
+    /** Takes the colours of the page. */
+    recolour() {
+      this.samples.forEach(({ canvas, pixels }) => paintInk(canvas, pixels));
+      this.paint();
+    }
+
+    /** Frames what a box of pixels of the image is in the drawing. */
+    showBox(box) {
+      if (!box || !this.image) return frame(this.mark, null);
+      const { scale, left, top } = this.image;
+      const [x, y] = [(box.left - left) / scale, (box.top - top) / scale];
+      const [right, bottom] = [(box.right + 1 - left) / scale, (box.bottom + 1 - top) / scale];
+      const inside = [x, y, right, bottom].map((edge) => Math.min(1, Math.max(0, edge)));
+      frame(this.mark, { left: inside[0], top: inside[1], right: inside[2] - 1, bottom: inside[3] - 1 }, 1, 1);
+    }
+  }
+
+  function paintInk(canvas, pixels) {
+    const context = canvas.getContext("2d");
+    [canvas.width, canvas.height] = [SIZE, SIZE];
+    context.fillStyle = palette.ink;
+    pixels?.forEach((ink, at) => {
+      context.globalAlpha = ink;
+      if (ink) context.fillRect(at % SIZE, Math.floor(at / SIZE), 1, 1);
+    });
+  }
+
+  // ---- A network on the page: for each stage its maps, and under each map the weights that made it. ----
+
+  const KINDS = { convolution: "the sums", activation: "after ReLU", batch_normalisation: "normalised" };
+
+  class NetworkView {
+    /** Calls `onSelect` with what of this network is pointed at. */
+    constructor(network, onSelect) {
+      this.network = network;
+      this.stages = stagesOf(network).map((stage, number, all) => this.stageView(stage, all[number + 1] === undefined));
+      this.onSelect = onSelect;
+      this.element = make("section", { className: "hand-network", ariaLabel: network.label },
+        make("h3", {}, network.label), ...this.stages.map((stage) => stage.element));
+    }
+
+    stageView(stage, isLast) {
+      const { y } = stage.layers[0];
+      const [first] = stage.layers;
+      const title = stageTitle(stage, isLast);
+      const view = { ...stage, isLast, title, rows: y.rows, columns: y.columns, channels: y.channels };
+      view.cards = Array.from({ length: y.channels }, (_, channel) => this.card(view, channel));
+      const what = isLast ? "classes" : y.rows * y.columns > 1 ? `maps of ${y.rows} × ${y.columns}` : "numbers";
+      view.grid = make("div", { className: "hand-cards", tabIndex: 0, role: "application",
+        ariaLabel: `${title.name}: ${y.channels} ${what}. Arrow keys move over them.` }, ...view.cards.map((c) => c.element));
+      const count = y.channels <= 4 ? "few" : y.channels <= 8 ? "some" : y.channels <= 10 ? "ten" : "many";
+      view.element = make("div", { className: `hand-stage hand-${count}` },
+        make("h4", {}, title.name, make("span", {}, ` ${title.what}`)), view.grid);
+      view.weightScale = first.kernel ? largest(first.kernel) : 1;
+      const point = (event) => {
+        const selection = this.pointedAt(view, event);
+        if (selection && (event.type === "pointerdown" || event.pointerType === "mouse")) this.onSelect(this, selection);
+      };
+      view.grid.addEventListener("pointermove", point);
+      view.grid.addEventListener("pointerdown", point);
+      view.grid.addEventListener("keydown", (event) => this.onKey(view, event));
+      view.grid.addEventListener("focus", () => {
+        if (view.grid.matches(":focus-visible")) this.onSelect(this, this.startOf(view), true);
+      });
+      return view;
+    }
+
+    card(view, channel) {
+      const [layer] = view.layers;
+      const card = { channel, map: null, weights: null };
+      const parts = [];
+      const evidence = view.isLast && layer.picture;
+      if (view.rows * view.columns > 1 || !view.isLast || evidence) {
+        card.map = make("canvas", { className: "hand-map" });
+        card.mark = newMark();
+        parts.push(make("div", { className: "hand-framed" }, card.map, card.mark));
+      }
+      if (layer.kernel) {
+        card.tiles = tilesBehind(layer, channel, 0, 0);
+        card.weights = make("canvas", { className: "hand-weights" });
+        card.weightMark = newMark();
+        parts.push(make("div", { className: "hand-framed" }, card.weights, card.weightMark));
+      }
+      if (view.isLast) {
+        card.score = make("span", { className: "hand-score" });
+        card.bar = make("i");
+        parts.push(make("span", { className: "hand-bar" }, card.bar), make("b", {}, String(channel)), card.score);
+      }
+      card.element = make("div", { className: "hand-card" }, ...parts);
+      card.element.channel = channel;
+      return card;
+    }
+
+    /** The layer of a stage whose numbers its maps show: the last one, or the last that is at most of this kind. */
+    layerShown(view, kind) {
+      if (view.isLast) return view.layers[0];
+      const order = Object.keys(KINDS);
+      const far = view.layers.filter((layer) => order.indexOf(layer.kind) <= order.indexOf(kind));
+      return far[far.length - 1] ?? view.layers[0];
+    }
+
+    /** Shows the numbers of the last run. */
+    paint(kind) {
+      this.kind = kind;
+      for (const view of this.stages) {
+        const layer = this.layerShown(view, kind);
+        const { data } = layer.y;
+        const pixels = view.rows * view.columns;
+        if (!view.isLast) {
+          const scale = largest(data);
+          view.cards.forEach(({ map }, at) =>
+            paintMap(map, view.rows, view.columns, data.subarray(at * pixels, (at + 1) * pixels), scale));
+        } else {
+          this.paintClasses(view);
+        }
+      }
+    }
+
+    paintClasses(view) {
+      const [layer] = view.layers;
+      const winner = best(this.network.probabilities);
+      const evidence = layer.picture ? view.cards.map(({ channel }) => evidenceOf(layer, channel)) : [];
+      const scale = layer.picture ? largest(evidence.flat()) : 1;
+      view.cards.forEach((card, at) => {
+        if (card.map) paintMap(card.map, layer.picture.rows, layer.picture.columns, evidence[at], scale);
+        card.score.textContent = shown(layer.y.data[at]);
+        card.bar.style.height = `${100 * this.network.probabilities[at]}%`;
+        card.element.classList.toggle("hand-winner", at === winner);
+      });
+    }
+
+    /** Shows the weights, when the colours or the size of the page change. */
+    paintWeights() {
+      for (const view of this.stages) {
+        for (const { weights, tiles } of view.cards.filter((card) => card.weights)) {
+          const width = weights.parentElement.clientWidth * devicePixelRatio;
+          const [{ rows, columns }] = tiles;
+          const across = Math.ceil(Math.sqrt(tiles.length));
+          const cell = Math.min(width / (across * (columns + 0.6) - 0.6), 8 * devicePixelRatio);
+          const step = [cell * (columns + 0.6), cell * (rows + 0.6)];
+          Object.assign(view, { across, down: Math.ceil(tiles.length / across) });
+          weights.width = Math.round(across * step[0] - 0.6 * cell);
+          weights.height = Math.round(view.down * step[1] - 0.6 * cell);
+          weights.style.width = `${weights.width / devicePixelRatio}px`;
+          weights.parentElement.style.setProperty("--width", weights.style.width);
+          const context = weights.getContext("2d");
+          tiles.forEach((tile, at) => paintWeights(context, (at % across) * step[0], Math.floor(at / across) * step[1],
+            cell, tile, view.weightScale));
+        }
+      }
+    }
+
+    pointedAt(view, event) {
+      const card = view.cards.find(({ element }) => element.contains(event.target));
+      if (!card) return null;
+      const canvas = event.target.closest(".hand-framed")?.querySelector("canvas");
+      const stage = this.stages.indexOf(view);
+      const place = (rows, columns) => {
+        const box = canvas.getBoundingClientRect();
+        const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
+        const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
+        return [Math.min(rows - 1, Math.max(0, row)), Math.min(columns - 1, Math.max(0, column))];
+      };
+      if (canvas && canvas === card.weights) {
+        const [down, right] = place(view.down, view.across);
+        return { stage, channel: card.channel, tile: Math.min(down * view.across + right, card.tiles.length - 1) };
+      }
+      const [row, column] = canvas && !view.isLast ? place(view.rows, view.columns) : [0, 0];
+      return { stage, channel: card.channel, row, column };
+    }
+
+    startOf(view) {
+      const stage = this.stages.indexOf(view);
+      if (this.selection?.stage === stage) return this.selection;
+      if (view.isLast) return { stage, channel: best(this.network.probabilities), row: 0, column: 0 };
+      const { data } = this.layerShown(view, this.kind).y;
+      const at = best(data);
+      const pixel = at % (view.rows * view.columns);
+      return {
+        stage, channel: Math.floor(at / (view.rows * view.columns)),
+        row: Math.floor(pixel / view.columns), column: pixel % view.columns,
+      };
+    }
+
+    /** Arrow keys move over the pixels of a map, down from there over its kernels, sideways to the next map. */
+    onKey(view, event) {
+      const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      const leap = { PageUp: -1, PageDown: 1 }[event.key];
+      if (!step && !leap) return;
+      event.preventDefault();
+      const now = { ...this.startOf(view) };
+      const isWeight = now.tile !== undefined;
+      const [rows, columns] = isWeight ? [view.down, view.across] : [view.rows, view.columns];
+      let row = (isWeight ? Math.floor(now.tile / columns) : now.row) + (step?.[0] ?? 0);
+      let column = (isWeight ? now.tile % columns : now.column) + (step?.[1] ?? 0);
+      const sideways = leap ?? (column < 0 ? -1 : column >= columns ? 1 : 0);
+      if (sideways) {
+        now.channel = (now.channel + sideways + view.channels) % view.channels;
+        if (!leap) column = sideways > 0 ? 0 : columns - 1;
+      }
+      if (!isWeight && row >= rows && view.cards[0].weights) Object.assign(now, { tile: 0, row: undefined });
+      else if (isWeight && row < 0) Object.assign(now, { tile: undefined, row: view.rows - 1, column: 0 });
+      else if (isWeight) {
+        const tile = Math.min(rows - 1, row) * columns + column;
+        now.tile = Math.min(tile, view.cards[0].tiles.length - 1);
+      } else Object.assign(now, { row: Math.min(rows - 1, Math.max(0, row)), column });
+      this.onSelect(this, now, true);
+    }
+
+    /** Marks what is selected and what it is made from; returns what of the image that is. */
+    mark(selection) {
+      this.selection = selection;
+      for (const view of this.stages) {
+        for (const card of view.cards) {
+          card.element.classList.remove("hand-lit");
+          if (card.mark) frame(card.mark, null);
+          if (card.weightMark) frame(card.weightMark, null);
+        }
+      }
+      if (!selection) return null;
+      const { stage, channel, tile, row, column } = selection;
+      const view = this.stages[stage];
+      const card = view.cards[channel];
+      const [layer] = view.layers;
+      const before = this.stages[stage - 1];
+      card.element.classList.add("hand-lit");
+      if (tile !== undefined) {
+        const [right, down] = [tile % view.across, Math.floor(tile / view.across)];
+        const cell = { left: right, top: down, right, bottom: down };
+        frame(card.weightMark, cell, view.down, view.across);
+        before?.cards[tile]?.element.classList.add("hand-lit");
+        return null;
+      }
+      let box = { top: row, left: column, bottom: row, right: column };
+      if (card.mark && !view.isLast) frame(card.mark, box, view.rows, view.columns);
+      for (let at = view.at; at >= 0; at--) {
+        box = boxBehind(this.network.layers[at], box);
+        if (before && this.network.layers[at] === this.firstLayerAfter(before)) this.markSources(before, layer, channel, box);
+      }
+      return box;
+    }
+
+    firstLayerAfter(view) {
+      return this.network.layers[this.network.layers.indexOf(view.layers[view.layers.length - 1]) + 1];
+    }
+
+    markSources(before, layer, channel, box) {
+      for (const card of before.cards) {
+        const isSource = layer.kernel || card.channel === channel;
+        if (isSource) card.element.classList.add("hand-lit");
+        if (isSource && card.mark) frame(card.mark, box, before.rows, before.columns);
+      }
+    }
+  }
+
+  /** What each pixel before a dense layer adds to one of its outputs, over all channels. */
+  function evidenceOf(layer, channel) {
+    const behind = tilesBehind(layer, channel, 0, 0);
+    return behind[0].values.map((_, at) =>
+      behind.reduce((sum, { values, weights }) => sum + values[at] * weights[at], 0));
+  }
+
+  function stageTitle({ layers }, isLast) {
+    const [block] = layers[0].name.split("/");
+    const what = layers.filter((layer) => layer.kind !== "dropout").map((layer) => layer.description).join(", ");
+    const name = isLast ? "Ten classes" : block.replace("_", " ").replace(/^./, (letter) => letter.toUpperCase());
+    return { name, what };
+  }
+
+  // ---- The sum behind what is pointed at. ----
+
+  class Inspector {
+    constructor() {
+      this.title = make("h4");
+      this.big = make("div", { className: "hand-big" });
+      this.pairs = make("div", { className: "hand-pairs" });
+      this.steps = make("dl", { className: "hand-steps" });
+      this.element = make("div", { className: "hand-inspector" }, this.title, this.big, this.pairs, this.steps);
+      this.pool = [];
+    }
+
+    /** Spells out a selection of a network as it is now; returns it in a few words. */
+    show(view, selection) {
+      const stage = view.stages[selection.stage];
+      const { channel } = selection;
+      const named = stage.isLast ? `class ${channel}` : stage.rows * stage.columns > 1 ? `map ${channel + 1}` : `number ${channel + 1}`;
+      if (selection.tile !== undefined) return this.showKernel(stage, selection, named);
+      const { row, column } = selection;
+      const place = stage.rows * stage.columns > 1 ? `, row ${row + 1}, column ${column + 1}` : "";
+      this.title.textContent = `${stage.title.name}, ${named}${place}`;
+      const [layer] = stage.layers;
+      const at = (channel * stage.rows + row) * stage.columns + column;
+      const behind = tilesBehind(layer, channel, row, column);
+      const strongest = behind.reduce((most, tile, number) =>
+        Math.abs(tile.sum) > Math.abs(behind[most].sum) ? number : most, 0);
+      this.showTiles(layer, behind, Math.min(this.picked ?? strongest, behind.length - 1), stage.weightScale);
+      const lines = layer.kernel ? sumLines(layer, behind, channel, at) : [summaryLine(layer, behind[0], at)];
+      lines.push(...stage.layers.slice(1).map((next) => stepLine(next, channel, at)).filter(Boolean));
+      this.steps.replaceChildren(...lines.flatMap(([name, sum, value]) => [
+        make("dt", {}, name), make("dd", {}, sum), make("dd", {}, value)]));
+      return `${this.title.textContent}: ${lines[lines.length - 1][2]}`;
+    }
+
+    showKernel(stage, { channel, tile }, named) {
+      const { rows, columns, weights } = tilesBehind(stage.layers[0], channel, 0, 0)[tile];
+      const pruned = weights.filter((weight) => weight === 0).length;
+      this.title.textContent = `${stage.title.name}, weights from map ${tile + 1} to ${named}`;
+      this.pairs.replaceChildren();
+      this.big.replaceChildren(numberGrid(rows, columns, weights, stage.weightScale));
+      const told = pruned ? `${pruned} of ${plural(weights.length, "weight")} pruned` : plural(weights.length, "weight");
+      this.steps.replaceChildren(make("dt", {}, told), make("dd", {}, ""), make("dd", {}, ""));
+      return `${this.title.textContent}: ${weights.map(shown).join(", ")}`;
+    }
+
+    /** Shows one tile in numbers and all of them small, of which pointing at one puts it in the place of the first. */
+    showTiles(layer, behind, chosen, weightScale) {
+      const scale = largest(behind.flatMap(({ values }) => values));
+      const { rows, columns, values, weights, sum } = behind[chosen];
+      this.big.replaceChildren(numberGrid(rows, columns, values, scale));
+      if (weights) {
+        this.big.append(make("span", {}, "×"), numberGrid(rows, columns, weights, weightScale),
+          make("span", {}, `= ${shown(sum)}`));
+      }
+      if (behind.length === 1) return this.pairs.replaceChildren();
+      behind.forEach((tile, number) => {
+        this.pool[number] ??= this.pair(number);
+        const { element, patch, kernel, result } = this.pool[number];
+        paintMap(patch, rows, columns, tile.values, scale);
+        kernel.width = columns * 6;
+        kernel.height = rows * 6;
+        paintWeights(kernel.getContext("2d"), 0, 0, 6, tile, weightScale);
+        result.textContent = signed(tile.sum);
+        element.classList.toggle("hand-lit", number === chosen);
+        element.hidden = layer.kind === "dense" && !layer.picture && tile.values.length === 1 && behind.length > 64;
+      });
+      this.pairs.replaceChildren(...this.pool.slice(0, behind.length).map(({ element }) => element));
+    }
+
+    pair(number) {
+      const [patch, kernel] = [make("canvas"), make("canvas")];
+      const result = make("span");
+      const element = make("div", { title: `map ${number + 1}` }, patch, kernel, result);
+      element.addEventListener("pointerenter", () => this.onPick?.(number));
+      element.addEventListener("pointerdown", () => this.onPick?.(number));
+      return { element, patch, kernel, result };
+    }
+  }
+
+  function numberGrid(rows, columns, numbers, scale) {
+    const cells = numbers.map((number) => {
+      const at = palette.at(number / scale);
+      const cell = make("i", {}, shown(number));
+      cell.style.background = palette.css[at];
+      cell.className = Math.abs(at - 127.5) > 75 ? "hand-strong" : "";
+      return cell;
+    });
+    const grid = make("div", { className: "hand-numbers" }, ...cells);
+    grid.style.setProperty("--columns", columns);
+    return grid;
+  }
+
+  function sumLines(layer, behind, channel, at) {
+    const sum = behind.reduce((sum, tile) => sum + tile.sum, 0);
+    const products = behind.length * behind[0].values.length;
+    const lines = [[plural(products, "product"), behind.length > 1 ? `from ${behind.length} maps` : "", shown(sum)]];
+    if (layer.bias) lines.push(["bias", signed(layer.bias[channel]), shown(layer.y.data[at])]);
+    return lines;
+  }
+
+  function summaryLine(layer, { values }, at) {
+    const what = layer.kind === "max_pooling" ? "the largest of" : "the mean of";
+    return [what, plural(values.length, "number"), shown(layer.y.data[at])];
+  }
+
+  /** A line on what a layer does to one number; none for one that does nothing. */
+  function stepLine(layer, channel, at) {
+    const result = layer.y.data[at];
+    if (layer.kind === "batch_normalisation") {
+      const [factor, summand] = normalisation(layer, channel);
+      return ["normalised", `× ${shown(factor)} ${signed(summand)}`, shown(result)];
+    }
+    if (layer.kind !== "activation") return null;
+    if (layer.function !== "softmax") return [layer.description, layer.x.data[at] < 0 ? "below nought" : "", shown(result)];
+    return ["softmax", `e^${shown(layer.x.data[at])} in all ten`, percent(result)];
+  }
+
+  // ---- What the networks say. ----
+
+  const AGREED = 0.75; // of the networks' probabilities, on average: below, they agree on no digit
+
+  /** What the trained networks say together. */
+  function verdict(networks, image) {
+    if (!image) return { digit: null, big: "–", words: "Nothing is drawn yet." };
+    const trained = networks.filter(({ wrong }) => wrong !== null);
+    const shares = Array.from({ length: 10 }, (_, digit) => mean(trained.map((network) => network.probabilities[digit])));
+    const digit = best(shares);
+    const said = trained.map((network) => best(network.probabilities));
+    if (shares[digit] < AGREED) return { digit: null, big: "?", words: `Not a digit: the networks say ${said.join(", ")}.` };
+    const agreeing = said.filter((one) => one === digit).length;
+    const all = agreeing === said.length ? "All" : `${agreeing} of`;
+    return { digit, big: String(digit), words: `${all} ${said.length} networks read a ${digit}.` };
+  }
+
+  class Hand {
+    constructor(element) {
+      const carried = JSON.parse(element.querySelector("script[type='application/json']").textContent);
+      this.networks = carried.networks.map(readNetwork);
+      this.isWhole = element.dataset.view === "whole";
+      this.element = element;
+      this.field = new Field(carried.samples, (image) => this.read(image));
+      this.seen = make("canvas", { className: "hand-seen", role: "img", ariaLabel: "The 28 × 28 pixels that the networks get" });
+      this.seenMark = newMark();
+      this.big = make("strong", { className: "hand-answer" });
+      this.words = make("p", { className: "hand-words" });
+      this.spoken = make("p", { className: "hand-spoken", ariaLive: "polite" });
+      const read = make("div", { className: "hand-read" },
+        make("div", { className: "hand-framed" }, this.seen, this.seenMark), this.big, this.words);
+      this.inspector = new Inspector();
+      this.inspector.onPick = (number) => {
+        this.inspector.picked = number;
+        this.inspect();
+      };
+      this.choices = this.networks.map((network, number) => this.choice(network, number));
+      const list = make("fieldset", { className: "hand-choices" }, make("legend", {}, "Network"),
+        ...this.choices.map(({ element }) => element));
+      this.columns = make("div", { className: "hand-columns" });
+      const side = make("div", { className: "hand-side" }, read, this.isWhole ? this.inspector.element : list);
+      const body = make("div", { className: "hand-body" }, make("div", { className: "hand-desk" }, this.field.element, side));
+      if (this.isWhole) body.append(make("div", { className: "hand-main" }, list, this.options(), this.columns));
+      element.append(body, this.spoken);
+      palette.read(element);
+      this.field.samples[7]?.click();
+      this.show();
+      this.recolour();
+      this.follow();
+    }
+
+    choice(network, number) {
+      const radio = make("input", { type: "radio", name: "network", value: number, checked: network.label === this.start() });
+      radio.onchange = () => this.show();
+      const said = make("b");
+      const bar = make("i");
+      const wrong = network.wrong === null ? "not trained" : `${counted(network.wrong)} of ${counted(network.images)} misread`;
+      const element = make("label", {}, this.isWhole ? radio : null, make("span", { className: "hand-name" }, network.label), said,
+        make("small", {}, `${counted(network.trainable)} weights`), make("small", {}, wrong), make("span", { className: "hand-sure" }, bar));
+      return { element, radio, said, bar };
+    }
+
+    /** The network that is shown first: the smallest of those that are trained. */
+    start() {
+      const trained = this.networks.filter(({ wrong }) => wrong !== null);
+      return trained.reduce((least, one) => (one.trainable < least.trainable ? one : least)).label;
+    }
+
+    /** Which numbers the maps show, and which network stands beside the first. */
+    options() {
+      this.kind = make("select", { onchange: () => this.paintMaps() },
+        ...Object.entries(KINDS).map(([value, text]) => make("option", { value, selected: value === "activation" }, text)));
+      this.beside = make("select", { onchange: () => this.show() }, make("option", { value: "" }, "nothing"),
+        ...this.networks.map(({ label }, value) => make("option", { value }, label)));
+      const legend = make("span", { className: "hand-legend", ariaHidden: "true" }, "−", make("i"), "+", make("i"), "pruned");
+      return make("div", { className: "hand-options" },
+        make("label", {}, "Maps show ", this.kind), make("label", {}, "Beside it ", this.beside), legend);
+    }
+
+    /** Puts the chosen networks on the page. */
+    show() {
+      if (!this.isWhole) return;
+      const first = this.choices.findIndex(({ radio }) => radio.checked);
+      const numbers = [first, ...(this.beside.value && Number(this.beside.value) !== first ? [Number(this.beside.value)] : [])];
+      this.views = numbers.map((number) =>
+        new NetworkView(this.networks[number], (...selected) => this.select(...selected)));
+      this.columns.replaceChildren(...this.views.map(({ element }) => element));
+      this.columns.classList.toggle("hand-two", this.views.length > 1);
+      this.views.forEach((view) => view.paintWeights());
+      const [view] = this.views;
+      this.selected = { view, selection: { stage: 1, channel: 0, row: 12, column: 12 } };
+      this.refresh();
+    }
+
+    /** Asks for the networks to be run on an image before the page is drawn next. */
+    read(image) {
+      this.image = image;
+      this.frameAsked ??= requestAnimationFrame(() => this.refresh());
+    }
+
+    /** Runs every network, and shows what came of it. */
+    refresh() {
+      this.frameAsked = null;
+      const pixels = this.image?.pixels ?? new Float64Array(SIZE * SIZE);
+      this.networks.forEach((network) => run(network, pixels));
+      const { digit, big, words } = verdict(this.networks, this.image);
+      this.big.textContent = big;
+      this.words.textContent = words;
+      this.element.classList.toggle("hand-none", digit === null);
+      this.choices.forEach(({ said, bar }, number) => {
+        const { probabilities } = this.networks[number];
+        said.textContent = this.image ? best(probabilities) : "–";
+        bar.style.width = this.image ? percent(Math.max(...probabilities)).replace(" ", "") : "0";
+      });
+      paintInk(this.seen, this.image?.pixels);
+      this.paintMaps();
+      clearTimeout(this.speaking);
+      this.speaking = setTimeout(() => (this.spoken.textContent = words), 700);
+    }
+
+    paintMaps() {
+      this.views?.forEach((view) => view.paint(this.kind.value));
+      this.inspect();
+    }
+
+    select(view, selection, isSpoken) {
+      this.selected = { view, selection };
+      this.inspector.picked = undefined;
+      this.element.classList.add("hand-picked");
+      const told = this.inspect();
+      if (isSpoken) this.spoken.textContent = told;
+    }
+
+    /** Marks what is selected, and spells it out; returns it in a few words. */
+    inspect() {
+      if (!this.selected) return "";
+      const { view, selection } = this.selected;
+      let box = null;
+      for (const other of this.views) {
+        const isAlike = other === view || sameShapes(other, view);
+        const found = other.mark(isAlike ? selection : null);
+        if (other === view) box = found;
+      }
+      this.field.showBox(box);
+      frame(this.seenMark, box, SIZE, SIZE);
+      return this.inspector.show(view, selection);
+    }
+
+    /** Takes the colours of the page, and its sizes. */
+    recolour() {
+      palette.read(this.element);
+      this.field.recolour();
+      this.views?.forEach((view) => view.paintWeights());
+      this.refresh();
+    }
+
+    /** Follows the page when that turns dark or light, or wide or narrow. */
+    follow() {
+      new MutationObserver(() => this.recolour()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+      let width = this.element.clientWidth;
+      new ResizeObserver(() => {
+        if (this.element.clientWidth === width) return;
+        width = this.element.clientWidth;
+        this.recolour();
+      }).observe(this.element);
+    }
+  }
+
+  const shapesOf = (view) => view.stages.map(({ rows, columns, channels }) => [rows, columns, channels]).join();
+  const sameShapes = (one, other) => shapesOf(one) === shapesOf(other);
+
+  function start() {
+    const hands = [...document.querySelectorAll(".hand")].map((element) => new Hand(element));
+    window.smallcnn = { hands, readNetwork, run, imageOf, decodeBytes, verdict };
+  }
+
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

@@ -1,306 +1,8 @@
 // A digit that is drawn on the page is read by the networks of the book, here, in the page: no library, no request.
 "use strict";
 
-(() => {
-  const SIZE = 28; // of an image, in pixels
-  const BOX = 20; // pixels that MNIST's digits were scaled to, the longer side
-  const MIDDLE = SIZE / 2 + 0.5; // where their centres of mass are
-  const LINE = { least: 2, most: 3.6 }; // how wide a line gets, in pixels; most lines of MNIST are
-
-  // ---- Networks. A tensor is planar: channel after channel, each row by row. A vector is channels of one pixel. ----
-
-  const decodeBytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-
-  function tensor(shape) {
-    const [rows, columns, channels] = shape.length === 1 ? [1, 1, shape[0]] : shape;
-    const store = new Float64Array(rows * columns * channels + 2); // so that three numbers may be read from any place
-    return { rows, columns, channels, store, data: store.subarray(0, -2) };
-  }
-
-  /** Reads a network as the page carries it; every layer gets its weights, its input `x` and its output `y`. */
-  function readNetwork(record) {
-    const numbers = new DataView(decodeBytes(record.weights).buffer);
-    let position = 0;
-    let x = tensor([SIZE, SIZE, 1]);
-    const layers = record.layers.map((told) => {
-      const weights = {};
-      for (const [name, shape] of Object.entries(told.weights)) {
-        const count = shape.reduce((product, length) => product * length, 1);
-        weights[name] = Float64Array.from({ length: count }, (_, at) => numbers.getFloat32(4 * (position + at), true));
-        position += count;
-      }
-      if (!(told.kind in RUN)) throw new Error(`this page cannot run a layer of the kind ${told.kind}`);
-      const layer = { ...told, ...weights, x, y: tensor(told.output) };
-      if (weights.kernel) {
-        layer.window = layer.kernel_size || 1;
-        layer.before = layer.padding === "same" ? (layer.window - 1) >> 1 : 0;
-        layer.padded = layer.padding === "same" ? paddedFor(layer) : null;
-        layer.kernel = channelsFirst(outputsFirst(weights.kernel, layer.y.channels), layer.window ** 2, x.channels);
-      }
-      x = layer.y;
-      return layer;
-    });
-    return { ...record, layers, input: layers[0].x, probabilities: x.data };
-  }
-
-  /** Keras' order (…, out) turned into (out, …). */
-  function outputsFirst(kernel, outputs) {
-    const inputs = kernel.length / outputs;
-    return kernel.map((_, at) => kernel[(at % inputs) * outputs + Math.floor(at / inputs)]);
-  }
-
-  /** (out, place, in) turned into (out, in, place). */
-  function channelsFirst(kernel, places, channels) {
-    return kernel.map((_, at) => {
-      const place = at % places;
-      const channel = Math.floor(at / places) % channels;
-      return kernel[at - (at % (places * channels)) + place * channels + channel];
-    });
-  }
-
-  const paddedFor = ({ x, window }) => tensor([x.rows + window - 1, x.columns + window - 1, x.channels]);
-
-  /** The input of a layer with zeros around it. */
-  function pad({ x, padded, before }) {
-    for (let row = 0; row < x.rows * x.channels; row++) {
-      const line = Math.floor(row / x.rows) * padded.rows + (row % x.rows) + before;
-      const numbers = x.data.subarray(row * x.columns, (row + 1) * x.columns);
-      padded.data.set(numbers, line * padded.columns + before);
-    }
-    return padded;
-  }
-
-  /** Sums window × kernel over all channels, and adds the bias; three weights of a row at a time, unless all are 0. */
-  function convolve(layer) {
-    const { x, y, kernel, bias, window } = layer;
-    const source = layer.padded ? pad(layer) : x;
-    const { store: from, columns: width } = source;
-    const { data: to, rows, columns } = y;
-    let weight = 0;
-    for (let out = 0; out < y.channels; out++) {
-      const target = out * rows * columns;
-      to.fill(bias ? bias[out] : 0, target, target + rows * columns);
-      for (let row = 0; row < x.channels * window; row++, weight += window) {
-        const first = (Math.floor(row / window) * source.rows + (row % window)) * width;
-        for (let right = 0; right < window; right += 3) {
-          const one = kernel[weight + right];
-          const two = right + 1 < window ? kernel[weight + right + 1] : 0;
-          const three = right + 2 < window ? kernel[weight + right + 2] : 0;
-          if (one === 0 && two === 0 && three === 0) continue;
-          for (let down = 0; down < rows; down++) {
-            const line = target + down * columns;
-            const shift = first + down * width + right - line;
-            for (let at = line; at < line + columns; at++) {
-              to[at] += one * from[at + shift] + two * from[at + shift + 1] + three * from[at + shift + 2];
-            }
-          }
-        }
-      }
-    }
-  }
-
-  /** Puts the largest number of each window in its place, or the mean. */
-  function pool({ kind, x, y, size }) {
-    let target = 0;
-    for (let plane = 0; plane < y.channels; plane++) {
-      for (let row = 0; row < y.rows; row++) {
-        for (let column = 0; column < y.columns; column++) {
-          let [sum, largest] = [0, -Infinity];
-          for (let down = 0; down < size; down++) {
-            const from = (plane * x.rows + row * size + down) * x.columns + column * size;
-            for (let at = from; at < from + size; at++) {
-              sum += x.data[at];
-              if (x.data[at] > largest) largest = x.data[at];
-            }
-          }
-          y.data[target++] = kind === "max_pooling" ? largest : sum / size ** 2;
-        }
-      }
-    }
-  }
-
-  const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
-
-  function softmax(scores, target) {
-    const highest = Math.max(...scores);
-    let sum = 0;
-    scores.forEach((score, at) => (sum += target[at] = Math.exp(score - highest)));
-    target.forEach((value, at) => (target[at] = value / sum));
-  }
-
-  /** What a normalisation does to each channel, as value × factor + summand. */
-  function normalisation({ gamma, beta, moving_mean, moving_variance, epsilon }, channel) {
-    const factor = (gamma ? gamma[channel] : 1) / Math.sqrt(moving_variance[channel] + epsilon);
-    return [factor, beta[channel] - moving_mean[channel] * factor];
-  }
-
-  /** How each kind of layer makes its output from its input. */
-  const RUN = {
-    convolution: convolve,
-    dense: convolve,
-    activation({ x, y, function: name, slope }) {
-      if (name === "softmax") return softmax(x.data, y.data);
-      const [from, to] = [x.data, y.data];
-      for (let at = 0; at < to.length; at++) to[at] = from[at] > 0 ? from[at] : slope * from[at]; // no slope: ReLU
-    },
-    batch_normalisation(layer) {
-      const { x, y } = layer;
-      const [from, to] = [x.data, y.data];
-      const pixels = y.rows * y.columns;
-      for (let channel = 0; channel < y.channels; channel++) {
-        const [factor, summand] = normalisation(layer, channel);
-        for (let at = channel * pixels; at < (channel + 1) * pixels; at++) to[at] = from[at] * factor + summand;
-      }
-    },
-    max_pooling: pool,
-    average_pooling: pool,
-    global_average_pooling({ x, y }) {
-      const pixels = x.rows * x.columns;
-      y.data.forEach((_, at) => (y.data[at] = mean(x.data.subarray(at * pixels, (at + 1) * pixels))));
-    },
-    flatten({ x, y }) {
-      const pixels = x.rows * x.columns;
-      y.data.forEach((_, at) => (y.data[at] = x.data[(at % x.channels) * pixels + Math.floor(at / x.channels)]));
-    },
-    dropout: ({ x, y }) => y.data.set(x.data), // only in training
-  };
-
-  /** Runs a network on an image of 784 numbers, 0 to 1; returns its ten probabilities. */
-  function run(network, image) {
-    network.input.data.set(image);
-    for (const layer of network.layers) RUN[layer.kind](layer);
-    return network.probabilities;
-  }
-
-  // ---- Ink: strokes, scaled and centred as MNIST's digits were. ----
-
-  /** Draws strokes into 784 numbers, 0 to 1: how far each pixel is inside a line of this width, smoothly. */
-  function rasterise(strokes, scale, left, top, width) {
-    const image = new Float64Array(SIZE * SIZE);
-    const reach = width / 2 + 0.5;
-    for (const stroke of strokes) {
-      for (let at = 0; at < stroke.length; at++) {
-        const start = stroke[Math.max(at - 1, 0)];
-        const [x0, y0] = [start[0] * scale + left, start[1] * scale + top];
-        const [x1, y1] = [stroke[at][0] * scale + left, stroke[at][1] * scale + top];
-        const [across, down] = [x1 - x0, y1 - y0];
-        const length = across * across + down * down;
-        const lastRow = Math.min(SIZE - 1, Math.max(y0, y1) + reach);
-        const lastColumn = Math.min(SIZE - 1, Math.max(x0, x1) + reach);
-        for (let row = Math.max(0, Math.floor(Math.min(y0, y1) - reach)); row <= lastRow; row++) {
-          for (let column = Math.max(0, Math.floor(Math.min(x0, x1) - reach)); column <= lastColumn; column++) {
-            const [x, y] = [column + 0.5 - x0, row + 0.5 - y0];
-            const along = length ? Math.min(1, Math.max(0, (x * across + y * down) / length)) : 0;
-            const ink = reach - Math.hypot(x - along * across, y - along * down);
-            if (ink > image[row * SIZE + column]) image[row * SIZE + column] = Math.min(1, ink);
-          }
-        }
-      }
-    }
-    return image;
-  }
-
-  function centreOfMass(image) {
-    let [mass, x, y] = [0, 0, 0];
-    image.forEach((ink, at) => {
-      mass += ink;
-      x += ink * ((at % SIZE) + 0.5);
-      y += ink * (Math.floor(at / SIZE) + 0.5);
-    });
-    return [x / mass, y / mass];
-  }
-
-  /** The image of strokes, with their place in it: a point's is scale × point + (left, top). Nothing of no strokes. */
-  function imageOf(strokes, pen) {
-    const points = strokes.flat();
-    if (!points.length) return null;
-    const [first, last] = [Math.min, Math.max].map((pick) => [0, 1].map((axis) => pick(...points.map((p) => p[axis]))));
-    const extent = Math.max(last[0] - first[0], last[1] - first[1]);
-    const width = Math.min(LINE.most, Math.max(LINE.least, (pen * BOX) / (extent + pen)));
-    const scale = Math.min((BOX - width) / Math.max(extent, 1e-9), BOX / pen);
-    const inMiddle = [0, 1].map((axis) => MIDDLE - (scale * (first[axis] + last[axis])) / 2);
-    const centre = centreOfMass(rasterise(strokes, scale, ...inMiddle, width));
-    const [left, top] = [0, 1].map((axis) => inMiddle[axis] + MIDDLE - centre[axis]);
-    return { pixels: rasterise(strokes, scale, left, top, width), scale, left, top };
-  }
-
-  // ---- Where a number comes from. ----
-
-  /** The pixels of a layer's input that a box of pixels of its output is made from; rows and columns from, to. */
-  function boxBehind(layer, { top, left, bottom, right }) {
-    const { rows, columns } = layer.x;
-    if (layer.kind === "convolution") {
-      const further = layer.window - 1 - layer.before;
-      [top, left, bottom, right] = [top - layer.before, left - layer.before, bottom + further, right + further];
-    } else if (layer.size) {
-      [top, left, bottom, right] = [top, left, bottom + 1, right + 1].map((edge) => edge * layer.size);
-      [bottom, right] = [bottom - 1, right - 1];
-    } else if (layer.y.rows * layer.y.columns < rows * columns) {
-      return { top: 0, left: 0, bottom: rows - 1, right: columns - 1 };
-    }
-    return {
-      top: Math.max(top, 0), left: Math.max(left, 0),
-      bottom: Math.min(bottom, rows - 1), right: Math.min(right, columns - 1),
-    };
-  }
-
-  /** The numbers that one number of a layer is made from, tile by tile: values, and weights if it has some. */
-  function tilesBehind(layer, channel, row, column) {
-    const { x, kernel, window, before, picture, size } = layer;
-    const pixel = (from, down, right) => {
-      const isInside = down >= 0 && right >= 0 && down < x.rows && right < x.columns;
-      return isInside ? x.data[(from * x.rows + down) * x.columns + right] : 0;
-    };
-    if (layer.kind === "dense" && picture) {
-      const number = (tile, down, right) => (down * picture.columns + right) * picture.channels + tile;
-      return tiles(picture.channels, picture, (tile, down, right) => {
-        const at = number(tile, down, right);
-        return [x.data[at], kernel[channel * x.channels + at]];
-      });
-    }
-    if (kernel) {
-      return tiles(x.channels, { rows: window, columns: window }, (tile, down, right) => [
-        pixel(tile, row + down - before, column + right - before),
-        kernel[((channel * x.channels + tile) * window + down) * window + right],
-      ]);
-    }
-    const [rows, columns] = size ? [size, size] : [x.rows, x.columns];
-    return tiles(1, { rows, columns }, (_, down, right) => [pixel(channel, row * rows + down, column * columns + right)]);
-  }
-
-  function tiles(count, { rows, columns }, numbers) {
-    return Array.from({ length: count }, (_, tile) => {
-      const both = Array.from({ length: rows * columns }, (_, at) =>
-        numbers(tile, Math.floor(at / columns), at % columns));
-      const [values, weights] = [both.map((pair) => pair[0]), both.map((pair) => pair[1])];
-      const isWeighted = weights[0] !== undefined;
-      const sum = values.reduce((sum, value, at) => sum + value * (isWeighted ? weights[at] : 1), 0);
-      return { rows, columns, values, weights: isWeighted ? weights : null, sum };
-    });
-  }
-
-  // Each of these begins a stage of a network as it is shown; what follows changes its numbers one by one.
-  const MAKES_MAPS = ["convolution", "max_pooling", "average_pooling", "global_average_pooling", "flatten", "dense"];
-
-  /** Groups the layers: what makes maps, with what then happens to each of their numbers. */
-  function stagesOf(network) {
-    const stages = [];
-    network.layers.forEach((layer, at) => {
-      const last = stages[stages.length - 1];
-      if (layer.kind === "dense" && last?.layers[0].kind === "flatten" && last.layers.every(changesNothing)) {
-        layer.picture = last.layers[0].x;
-        stages.pop();
-        stages.push({ layers: [layer], at, source: last.layers[0].x });
-      } else if (!last || MAKES_MAPS.includes(layer.kind)) {
-        stages.push({ layers: [layer], at, source: layer.x });
-      } else {
-        last.layers.push(layer);
-      }
-    });
-    return stages;
-  }
-
-  const changesNothing = (layer) => layer.kind === "flatten" || layer.kind === "dropout";
+document.addEventListener("DOMContentLoaded", () => {
+  const { SIZE, decodeBytes, readNetwork, run, normalisation, mean, imageOf, boxBehind, tilesBehind, stagesOf } = smallcnn;
 
   // ---- Parts of a page. ----
 
@@ -322,9 +24,15 @@
   const best = (shares) => shares.indexOf(Math.max(...shares));
   const plural = (count, noun) => `${counted(count)} ${noun}${count === 1 ? "" : "s"}`;
 
+  function luminance(...parts) {
+    const [red, green, blue] = parts.map((part) => (part / 255) ** 2.2);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  }
+
   /** Colours for −1 to 1 by their number, 0 to 255: what the style sheet says for below, at and above nought. */
   const palette = {
     css: [],
+    text: [],
     numbers: new Uint32Array(256),
     read(element) {
       const style = getComputedStyle(element);
@@ -335,6 +43,7 @@
         const [from, to] = [stops[Math.floor(place)], stops[Math.floor(place) + 1]];
         const [red, green, blue] = from.map((part, of) => Math.round(part + (to[of] - part) * (place % 1)));
         this.css[at] = `rgb(${red} ${green} ${blue})`;
+        this.text[at] = luminance(red, green, blue) > 0.179 ? "#000" : "#fff"; // where both stand out as much
         this.numbers[at] = (255 << 24) | (blue << 16) | (green << 8) | red;
       }
       this.pruned = style.getPropertyValue("--hand-pruned");
@@ -564,8 +273,8 @@
     layerShown(view, kind) {
       if (view.isLast) return view.layers[0];
       const order = Object.keys(KINDS);
-      const far = view.layers.filter((layer) => order.indexOf(layer.kind) <= order.indexOf(kind));
-      return far[far.length - 1] ?? view.layers[0];
+      const next = view.layers.findIndex((layer) => order.indexOf(layer.kind) > order.indexOf(kind));
+      return view.layers[(next < 0 ? view.layers.length : Math.max(next, 1)) - 1];
     }
 
     /** Shows the numbers of the last run. */
@@ -602,7 +311,7 @@
     paintWeights() {
       for (const view of this.stages) {
         for (const { weights, tiles } of view.cards.filter((card) => card.weights)) {
-          const width = weights.parentElement.clientWidth * devicePixelRatio;
+          const width = (view.grid.firstChild.clientWidth - 4) * devicePixelRatio;
           const [{ rows, columns }] = tiles;
           const across = Math.ceil(Math.sqrt(tiles.length));
           const cell = Math.min(width / (across * (columns + 0.6) - 0.6), 8 * devicePixelRatio);
@@ -611,7 +320,6 @@
           weights.width = Math.round(across * step[0] - 0.6 * cell);
           weights.height = Math.round(view.down * step[1] - 0.6 * cell);
           weights.style.width = `${weights.width / devicePixelRatio}px`;
-          weights.parentElement.style.setProperty("--width", weights.style.width);
           const context = weights.getContext("2d");
           tiles.forEach((tile, at) => paintWeights(context, (at % across) * step[0], Math.floor(at / across) * step[1],
             cell, tile, view.weightScale));
@@ -743,7 +451,7 @@
       this.title = make("h4");
       this.big = make("div", { className: "hand-big" });
       this.pairs = make("div", { className: "hand-pairs" });
-      this.steps = make("dl", { className: "hand-steps" });
+      this.steps = make("div", { className: "hand-steps" });
       this.element = make("div", { className: "hand-inspector" }, this.title, this.big, this.pairs, this.steps);
       this.pool = [];
     }
@@ -765,8 +473,7 @@
       this.showTiles(layer, behind, Math.min(this.picked ?? strongest, behind.length - 1), stage.weightScale);
       const lines = layer.kernel ? sumLines(layer, behind, channel, at) : [summaryLine(layer, behind[0], at)];
       lines.push(...stage.layers.slice(1).map((next) => stepLine(next, channel, at)).filter(Boolean));
-      this.steps.replaceChildren(...lines.flatMap(([name, sum, value]) => [
-        make("dt", {}, name), make("dd", {}, sum), make("dd", {}, value)]));
+      this.steps.replaceChildren(...lines.flat().map((text) => make("span", {}, text)));
       return `${this.title.textContent}: ${lines[lines.length - 1][2]}`;
     }
 
@@ -777,7 +484,7 @@
       this.pairs.replaceChildren();
       this.big.replaceChildren(numberGrid(rows, columns, weights, stage.weightScale));
       const told = pruned ? `${pruned} of ${plural(weights.length, "weight")} pruned` : plural(weights.length, "weight");
-      this.steps.replaceChildren(make("dt", {}, told), make("dd", {}, ""), make("dd", {}, ""));
+      this.steps.replaceChildren(told);
       return `${this.title.textContent}: ${weights.map(shown).join(", ")}`;
     }
 
@@ -819,8 +526,7 @@
     const cells = numbers.map((number) => {
       const at = palette.at(number / scale);
       const cell = make("i", {}, shown(number));
-      cell.style.background = palette.css[at];
-      cell.className = Math.abs(at - 127.5) > 75 ? "hand-strong" : "";
+      Object.assign(cell.style, { background: palette.css[at], color: palette.text[at] });
       return cell;
     });
     const grid = make("div", { className: "hand-numbers" }, ...cells);
@@ -911,7 +617,7 @@
       const bar = make("i");
       const wrong = network.wrong === null ? "not trained" : `${counted(network.wrong)} of ${counted(network.images)} misread`;
       const element = make("label", {}, this.isWhole ? radio : null, make("span", { className: "hand-name" }, network.label), said,
-        make("small", {}, `${counted(network.trainable)} weights`), make("small", {}, wrong), make("span", { className: "hand-sure" }, bar));
+        make("small", {}, `${counted(network.trainable)} weights`, make("br"), wrong), make("span", { className: "hand-sure" }, bar));
       return { element, radio, said, bar };
     }
 
@@ -943,8 +649,9 @@
       this.columns.classList.toggle("hand-two", this.views.length > 1);
       this.views.forEach((view) => view.paintWeights());
       const [view] = this.views;
-      this.selected = { view, selection: { stage: 1, channel: 0, row: 12, column: 12 } };
       this.refresh();
+      this.selected = { view, selection: view.startOf(view.stages[1] ?? view.stages[0]) };
+      this.inspect();
     }
 
     /** Asks for the networks to be run on an image before the page is drawn next. */
@@ -1024,11 +731,6 @@
   const shapesOf = (view) => view.stages.map(({ rows, columns, channels }) => [rows, columns, channels]).join();
   const sameShapes = (one, other) => shapesOf(one) === shapesOf(other);
 
-  function start() {
-    const hands = [...document.querySelectorAll(".hand")].map((element) => new Hand(element));
-    window.smallcnn = { hands, readNetwork, run, imageOf, decodeBytes, verdict };
-  }
-
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
-  else start();
-})();
+  const hands = [...document.querySelectorAll(".hand")].map((element) => new Hand(element));
+  Object.assign(smallcnn, { hands, verdict });
+});

@@ -596,10 +596,12 @@ document.addEventListener("DOMContentLoaded", () => {
         this.inspect();
       };
       this.choices = this.networks.map((network, number) => this.choice(network, number));
-      const list = make("fieldset", { className: "hand-choices" }, make("legend", {}, "Network"),
+      const list = make(this.isWhole ? "fieldset" : "div", { className: "hand-choices" }, this.isWhole ? make("legend", {}, "Network") : null,
         ...this.choices.map(({ element }) => element));
       this.columns = make("div", { className: "hand-columns" });
-      const side = make("div", { className: "hand-side" }, read, this.isWhole ? this.inspector.element : list);
+      const further = make("p", { className: "hand-further" }, make("a", { href: "draw.html" }, "See every number behind it"));
+      const below = this.isWhole ? [this.inspector.element] : [list, further];
+      const side = make("div", { className: "hand-side" }, read, ...below);
       const body = make("div", { className: "hand-body" }, make("div", { className: "hand-desk" }, this.field.element, side));
       if (this.isWhole) body.append(make("div", { className: "hand-main" }, list, this.options(), this.columns));
       element.append(body, this.spoken);
@@ -616,8 +618,8 @@ document.addEventListener("DOMContentLoaded", () => {
       const said = make("b");
       const bar = make("i");
       const wrong = network.wrong === null ? "not trained" : `${counted(network.wrong)} of ${counted(network.images)} misread`;
-      const element = make("label", {}, this.isWhole ? radio : null, make("span", { className: "hand-name" }, network.label), said,
-        make("small", {}, `${counted(network.trainable)} weights`, make("br"), wrong), make("span", { className: "hand-sure" }, bar));
+      const element = make(this.isWhole ? "label" : "div", { className: "hand-choice" }, this.isWhole ? radio : null, make("span", { className: "hand-name" }, network.label), said,
+        make("small", {}, `${counted(network.trainable)} weights`, make("br"), ` ${wrong}`), make("span", { className: "hand-sure" }, bar));
       return { element, radio, said, bar };
     }
 

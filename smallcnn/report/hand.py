@@ -14,6 +14,7 @@ from smallcnn import study
 from smallcnn.architecture import CLASSES, Architecture, PlacedLayer, Weights, initial_weights
 from smallcnn.config import TrainingRun
 from smallcnn.data import Dataset, load_mnist
+from smallcnn.report.chapter import changes_note
 from smallcnn.report.results import pruning_counts
 from smallcnn.runs.records import find_runs
 
@@ -24,15 +25,16 @@ Results = Mapping[str, Mapping[str, Any]]
 def generated_parts(results: Results) -> dict[str, bytes]:
     """Makes the parts of pages on which a digit is read, by file name, from the results of all chapters by name.
 
-    `hand.md` has every network and shows all of it; `field.md` has the smallest, and a field to draw in.
+    `hand.md` has every network and shows all of it; `field.md` has a field to draw in, and what the networks say.
     """
     trained = first_runs(results)
     _, test_set = load_mnist()
     chosen = samples(test_set, list(trained.values()))
-    smallest = min(trained, key=lambda label: pruning_counts(trained[label])["trainable_remaining"])
+    note = changes_note({chapter: result.get("changed_parameters", {}) for chapter, result in results.items()})
     return {
-        "hand.md": _part("whole", networks(trained), chosen),
-        "field.md": _part("field", [_trained(smallest, trained[smallest])], chosen[:CLASSES]),
+        "hand.md": (f"{note.data}\n\n" if note is not None else "").encode()
+        + _part("whole", networks(trained), chosen),
+        "field.md": _part("field", [_trained(label, run) for label, run in trained.items()], chosen[:CLASSES]),
     }
 
 

@@ -55,6 +55,7 @@ PREVIEW_CHANGES[ADDED] = PREVIEW_CHANGES["approach_1"]
 PAGES = (
     "index",
     *CHAPTER_NAMES,
+    "draw",
     "training",
     "same_study",
     "why_fast",

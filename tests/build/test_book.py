@@ -32,7 +32,7 @@ from smallcnn.commands import CommandError
 from smallcnn.data import DataError
 from smallcnn.files import write_json
 from smallcnn.paths import ROOT, mnist_file
-from smallcnn.report import measurements, notebook, parameters, summary
+from smallcnn.report import hand, measurements, notebook, parameters, summary
 from smallcnn.runs import broker, workers
 from smallcnn.study import Chapter
 
@@ -116,6 +116,11 @@ class Project:
         self.made.append("summary")
         return {"answer.md": repr(results).encode()}
 
+    def make_hand(self, results: Any) -> dict[str, bytes]:
+        """Takes the place of `hand.generated_parts`."""
+        self.made.append("hand")
+        return {"hand.md": b"drawn"}
+
     def make_measured(self) -> dict[str, bytes]:
         """Takes the place of `measurements.measured_parts`."""
         self.made.append("measured")
@@ -175,6 +180,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setattr(book, "say", project.lines.append)
     monkeypatch.setattr(papermill, "execute_notebook", project.execute)
     monkeypatch.setattr(summary, "generated_parts", project.make_summary)
+    monkeypatch.setattr(hand, "generated_parts", project.make_hand)
     monkeypatch.setattr(measurements, "measured_parts", project.make_measured)
     for name in ("SMALLCNN_BUILD", "SMALLCNN_RUNS", "SMALLCNN_PREVIEW"):
         monkeypatch.delenv(name, raising=False)
@@ -501,7 +507,7 @@ def test_the_source_of_the_book_has_pages_executed_chapters_and_nothing_else(pro
     os.utime(index, (1, 1))
     html.assemble(published_edition(), {})
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    generated = {"generated/answer.md", "generated/engines.md"}
+    generated = {"generated/answer.md", "generated/engines.md", "generated/hand.md"}
     assert files == {"_config.yml", "_toc.yml", "index.md", "first.ipynb", "second.ipynb", *generated}
     assert index.stat().st_mtime == 1  # an untouched page is not built again
 
@@ -517,9 +523,9 @@ def test_generated_parts_are_made_again_only_if_something_they_follow_from_chang
         assert (edition.folder / "source" / "generated" / "answer.md").read_text("utf-8") == repr(results)
         return list(project.made)
 
-    assert made({}) == ["summary", "measured"]
+    assert made({}) == ["summary", "hand", "measured"]
     assert made({}) == []
-    assert made({"first": {"answer": 1}}) == ["summary"]
+    assert made({"first": {"answer": 1}}) == ["summary", "hand"]
     (project.root / "measurements").mkdir()
     (project.root / "measurements" / "scaling.json").write_text("{}", encoding="utf-8")
     assert made({"first": {"answer": 1}}) == ["measured"]
@@ -529,7 +535,7 @@ def test_generated_parts_are_made_again_only_if_something_they_follow_from_chang
     assert made({"first": {"answer": 1}}) == ["summary"]
     (folder / "measurements" / "stamp.json").write_text("[]", encoding="utf-8")
     assert made({"first": {"answer": 1}}) == ["measured"]
-    assert made({"first": {"answer": 1}}, replace(edition, preview=True)) == ["summary"]
+    assert made({"first": {"answer": 1}}, replace(edition, preview=True)) == ["summary", "hand"]
 
 
 @pytest.fixture

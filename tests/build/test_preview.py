@@ -159,7 +159,7 @@ def test_every_page_of_the_contents_exists(book: Book) -> None:
 def test_every_page_is_marked_as_a_preview(page: Page) -> None:
     assert PREVIEW_BANNER in html.unescape(page.source)
     noted = "do not come from the published parameters" in page.source
-    assert noted == (page.path.stem in {*PREVIEW_CHANGES, "comparison", "index"})
+    assert noted == (page.path.stem in {*PREVIEW_CHANGES, "comparison", "draw", "index"})
 
 
 def test_every_page_has_its_figures_with_alt_text(page: Page) -> None:

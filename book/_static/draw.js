@@ -2,7 +2,8 @@
 "use strict";
 
 document.addEventListener("DOMContentLoaded", () => {
-  const { SIZE, decodeBytes, readNetwork, run, normalisation, mean, imageOf, boxBehind, tilesBehind, stagesOf } = smallcnn;
+  const { SIZE, decodeBytes, readNetwork, run, normalisation, imageOf } = smallcnn;
+  const { boxBehind, tilesBehind, evidenceOf, stagesOf, best, isTrained, verdict } = smallcnn;
 
   // ---- Parts of a page. ----
 
@@ -21,7 +22,6 @@ document.addEventListener("DOMContentLoaded", () => {
   const signed = (number) => (number < 0 ? "− " : "+ ") + shown(Math.abs(number));
   const percent = (share) => `${Math.round(100 * share)} %`;
   const counted = (number) => number.toLocaleString("en");
-  const best = (shares) => shares.indexOf(Math.max(...shares));
   const plural = (count, noun) => `${counted(count)} ${noun}${count === 1 ? "" : "s"}`;
 
   function luminance(...parts) {
@@ -118,7 +118,8 @@ document.addEventListener("DOMContentLoaded", () => {
     sampleButton(sample, number) {
       const pixels = Float64Array.from(decodeBytes(sample.pixels), (byte) => byte / 255);
       const canvas = make("canvas", { width: SIZE, height: SIZE });
-      const name = sample.hard ? `A ${sample.digit} that is hard to read, sample ${number + 1}` : `Sample ${sample.digit}`;
+      const isHard = `A ${sample.digit} that is hard to read, sample ${number + 1}`;
+      const name = sample.hard ? isHard : `Sample ${sample.digit}`;
       const button = make("button", { type: "button", title: name, ariaLabel: name, ariaPressed: "false" }, canvas);
       button.onclick = () => this.change(() => (this.strokes = []), button);
       return Object.assign(button, { pixels, canvas });
@@ -211,28 +212,29 @@ document.addEventListener("DOMContentLoaded", () => {
     /** Calls `onSelect` with what of this network is pointed at. */
     constructor(network, onSelect) {
       this.network = network;
-      this.stages = stagesOf(network).map((stage, number, all) => this.stageView(stage, all[number + 1] === undefined));
+      this.stages = stagesOf(network).map((stage, at, { length }) => this.stageView(stage, at === length - 1));
       this.onSelect = onSelect;
       this.element = make("section", { className: "hand-network", ariaLabel: network.label },
         make("h3", {}, network.label), ...this.stages.map((stage) => stage.element));
     }
 
     stageView(stage, isLast) {
-      const { y } = stage.layers[0];
-      const [first] = stage.layers;
+      const [{ y, kernel }] = stage.layers;
       const title = stageTitle(stage, isLast);
       const view = { ...stage, isLast, title, rows: y.rows, columns: y.columns, channels: y.channels };
       view.cards = Array.from({ length: y.channels }, (_, channel) => this.card(view, channel));
       const what = isLast ? "classes" : y.rows * y.columns > 1 ? `maps of ${y.rows} × ${y.columns}` : "numbers";
-      view.grid = make("div", { className: "hand-cards", tabIndex: 0, role: "application",
-        ariaLabel: `${title.name}: ${y.channels} ${what}. Arrow keys move over them.` }, ...view.cards.map((c) => c.element));
+      const ariaLabel = `${title.name}: ${y.channels} ${what}. Arrow keys move over them.`;
+      view.grid = make("div", { className: "hand-cards", tabIndex: 0, role: "application", ariaLabel },
+        ...view.cards.map(({ element }) => element));
       const count = y.channels <= 4 ? "few" : y.channels <= 8 ? "some" : y.channels <= 10 ? "ten" : "many";
       view.element = make("div", { className: `hand-stage hand-${count}` },
         make("h4", {}, title.name, make("span", {}, ` ${title.what}`)), view.grid);
-      view.weightScale = first.kernel ? largest(first.kernel) : 1;
+      view.weightScale = kernel ? largest(kernel) : 1;
       const point = (event) => {
         const selection = this.pointedAt(view, event);
-        if (selection && (event.type === "pointerdown" || event.pointerType === "mouse")) this.onSelect(this, selection);
+        const isMeant = event.type === "pointerdown" || event.pointerType === "mouse"; // a finger may be scrolling
+        if (selection && isMeant) this.onSelect(this, selection);
       };
       view.grid.addEventListener("pointermove", point);
       view.grid.addEventListener("pointerdown", point);
@@ -412,13 +414,9 @@ document.addEventListener("DOMContentLoaded", () => {
       if (card.mark && !view.isLast) frame(card.mark, box, view.rows, view.columns);
       for (let at = view.at; at >= 0; at--) {
         box = boxBehind(this.network.layers[at], box);
-        if (before && this.network.layers[at] === this.firstLayerAfter(before)) this.markSources(before, layer, channel, box);
+        if (before && at === before.at + before.layers.length) this.markSources(before, layer, channel, box);
       }
       return box;
-    }
-
-    firstLayerAfter(view) {
-      return this.network.layers[this.network.layers.indexOf(view.layers[view.layers.length - 1]) + 1];
     }
 
     markSources(before, layer, channel, box) {
@@ -428,13 +426,6 @@ document.addEventListener("DOMContentLoaded", () => {
         if (isSource && card.mark) frame(card.mark, box, before.rows, before.columns);
       }
     }
-  }
-
-  /** What each pixel before a dense layer adds to one of its outputs, over all channels. */
-  function evidenceOf(layer, channel) {
-    const behind = tilesBehind(layer, channel, 0, 0);
-    return behind[0].values.map((_, at) =>
-      behind.reduce((sum, { values, weights }) => sum + values[at] * weights[at], 0));
   }
 
   function stageTitle({ layers }, isLast) {
@@ -447,7 +438,9 @@ document.addEventListener("DOMContentLoaded", () => {
   // ---- The sum behind what is pointed at. ----
 
   class Inspector {
-    constructor() {
+    /** Calls `onPick` with the number of a tile that is pointed at. */
+    constructor(onPick) {
+      this.onPick = onPick;
       this.title = make("h4");
       this.big = make("div", { className: "hand-big" });
       this.pairs = make("div", { className: "hand-pairs" });
@@ -456,23 +449,26 @@ document.addEventListener("DOMContentLoaded", () => {
       this.pool = [];
     }
 
-    /** Spells out a selection of a network as it is now; returns it in a few words. */
-    show(view, selection) {
+    /** Spells out a selection of a network as it is now, with one tile in numbers; returns it in a few words. */
+    show(view, selection, picked) {
       const stage = view.stages[selection.stage];
       const { channel } = selection;
-      const named = stage.isLast ? `class ${channel}` : stage.rows * stage.columns > 1 ? `map ${channel + 1}` : `number ${channel + 1}`;
+      const isMap = stage.rows * stage.columns > 1;
+      const named = stage.isLast ? `class ${channel}` : `${isMap ? "map" : "number"} ${channel + 1}`;
       if (selection.tile !== undefined) return this.showKernel(stage, selection, named);
       const { row, column } = selection;
-      const place = stage.rows * stage.columns > 1 ? `, row ${row + 1}, column ${column + 1}` : "";
+      const place = isMap ? `, row ${row + 1}, column ${column + 1}` : "";
       this.title.textContent = `${stage.title.name}, ${named}${place}`;
       const [layer] = stage.layers;
       const at = (channel * stage.rows + row) * stage.columns + column;
       const behind = tilesBehind(layer, channel, row, column);
       const strongest = behind.reduce((most, tile, number) =>
         Math.abs(tile.sum) > Math.abs(behind[most].sum) ? number : most, 0);
-      this.showTiles(layer, behind, Math.min(this.picked ?? strongest, behind.length - 1), stage.weightScale);
-      const lines = layer.kernel ? sumLines(layer, behind, channel, at) : [summaryLine(layer, behind[0], at)];
-      lines.push(...stage.layers.slice(1).map((next) => stepLine(next, channel, at)).filter(Boolean));
+      this.showTiles(behind, Math.min(picked ?? strongest, behind.length - 1), stage.weightScale);
+      const steps = stage.layers.slice(SUMMARIES[layer.kind] || layer.kernel ? 1 : 0);
+      const lines = layer.kernel ? sumLines(layer, behind, channel, at) : summaryLines(layer, behind[0], at);
+      lines.push(...steps.map((next) => stepLine(next, channel, at)).filter(Boolean));
+      if (!lines.length) lines.push(["one number", "", shown(layer.y.data[at])]);
       this.steps.replaceChildren(...lines.flat().map((text) => make("span", {}, text)));
       return `${this.title.textContent}: ${lines[lines.length - 1][2]}`;
     }
@@ -482,19 +478,19 @@ document.addEventListener("DOMContentLoaded", () => {
       const pruned = weights.filter((weight) => weight === 0).length;
       this.title.textContent = `${stage.title.name}, weights from map ${tile + 1} to ${named}`;
       this.pairs.replaceChildren();
-      this.big.replaceChildren(numberGrid(rows, columns, weights, stage.weightScale));
-      const told = pruned ? `${pruned} of ${plural(weights.length, "weight")} pruned` : plural(weights.length, "weight");
-      this.steps.replaceChildren(told);
+      this.big.replaceChildren(numberGrid(columns, weights, stage.weightScale, true));
+      const all = plural(weights.length, "weight");
+      this.steps.replaceChildren(pruned ? `${pruned} of ${all} pruned` : all);
       return `${this.title.textContent}: ${weights.map(shown).join(", ")}`;
     }
 
     /** Shows one tile in numbers and all of them small, of which pointing at one puts it in the place of the first. */
-    showTiles(layer, behind, chosen, weightScale) {
+    showTiles(behind, chosen, weightScale) {
       const scale = largest(behind.flatMap(({ values }) => values));
       const { rows, columns, values, weights, sum } = behind[chosen];
-      this.big.replaceChildren(numberGrid(rows, columns, values, scale));
+      this.big.replaceChildren(numberGrid(columns, values, scale));
       if (weights) {
-        this.big.append(make("span", {}, "×"), numberGrid(rows, columns, weights, weightScale),
+        this.big.append(make("span", {}, "×"), numberGrid(columns, weights, weightScale, true),
           make("span", {}, `= ${shown(sum)}`));
       }
       if (behind.length === 1) return this.pairs.replaceChildren();
@@ -507,7 +503,6 @@ document.addEventListener("DOMContentLoaded", () => {
         paintWeights(kernel.getContext("2d"), 0, 0, 6, tile, weightScale);
         result.textContent = signed(tile.sum);
         element.classList.toggle("hand-lit", number === chosen);
-        element.hidden = layer.kind === "dense" && !layer.picture && tile.values.length === 1 && behind.length > 64;
       });
       this.pairs.replaceChildren(...this.pool.slice(0, behind.length).map(({ element }) => element));
     }
@@ -516,16 +511,17 @@ document.addEventListener("DOMContentLoaded", () => {
       const [patch, kernel] = [make("canvas"), make("canvas")];
       const result = make("span");
       const element = make("div", { title: `map ${number + 1}` }, patch, kernel, result);
-      element.addEventListener("pointerenter", () => this.onPick?.(number));
-      element.addEventListener("pointerdown", () => this.onPick?.(number));
+      element.addEventListener("pointerenter", () => this.onPick(number));
+      element.addEventListener("pointerdown", () => this.onPick(number));
       return { element, patch, kernel, result };
     }
   }
 
-  function numberGrid(rows, columns, numbers, scale) {
+  /** Numbers in squares of their colours; a pruned weight is a dot. */
+  function numberGrid(columns, numbers, scale, isWeights = false) {
     const cells = numbers.map((number) => {
       const at = palette.at(number / scale);
-      const cell = make("i", {}, shown(number));
+      const cell = make("i", {}, isWeights && number === 0 ? "•" : shown(number));
       Object.assign(cell.style, { background: palette.css[at], color: palette.text[at] });
       return cell;
     });
@@ -542,9 +538,15 @@ document.addEventListener("DOMContentLoaded", () => {
     return lines;
   }
 
-  function summaryLine(layer, { values }, at) {
-    const what = layer.kind === "max_pooling" ? "the largest of" : "the mean of";
-    return [what, plural(values.length, "number"), shown(layer.y.data[at])];
+  const SUMMARIES = {
+    max_pooling: "the largest of",
+    average_pooling: "the mean of",
+    global_average_pooling: "the mean of",
+  };
+
+  function summaryLines(layer, { values }, at) {
+    const summary = SUMMARIES[layer.kind];
+    return summary ? [[summary, plural(values.length, "number"), shown(layer.y.data[at])]] : [];
   }
 
   /** A line on what a layer does to one number; none for one that does nothing. */
@@ -555,26 +557,12 @@ document.addEventListener("DOMContentLoaded", () => {
       return ["normalised", `× ${shown(factor)} ${signed(summand)}`, shown(result)];
     }
     if (layer.kind !== "activation") return null;
-    if (layer.function !== "softmax") return [layer.description, layer.x.data[at] < 0 ? "below nought" : "", shown(result)];
-    return ["softmax", `e^${shown(layer.x.data[at])} in all ten`, percent(result)];
+    const from = layer.x.data[at];
+    if (layer.function === "softmax") return ["softmax", `e^${shown(from)} of all ten`, percent(result)];
+    return [layer.description, from < 0 ? "below nought" : "", shown(result)];
   }
 
-  // ---- What the networks say. ----
-
-  const AGREED = 0.75; // of the networks' probabilities, on average: below, they agree on no digit
-
-  /** What the trained networks say together. */
-  function verdict(networks, image) {
-    if (!image) return { digit: null, big: "–", words: "Nothing is drawn yet." };
-    const trained = networks.filter(({ wrong }) => wrong !== null);
-    const shares = Array.from({ length: 10 }, (_, digit) => mean(trained.map((network) => network.probabilities[digit])));
-    const digit = best(shares);
-    const said = trained.map((network) => best(network.probabilities));
-    if (shares[digit] < AGREED) return { digit: null, big: "?", words: `Not a digit: the networks say ${said.join(", ")}.` };
-    const agreeing = said.filter((one) => one === digit).length;
-    const all = agreeing === said.length ? "All" : `${agreeing} of`;
-    return { digit, big: String(digit), words: `${all} ${said.length} networks read a ${digit}.` };
-  }
+  // ---- All of it together. ----
 
   class Hand {
     constructor(element) {
@@ -583,75 +571,83 @@ document.addEventListener("DOMContentLoaded", () => {
       this.isWhole = element.dataset.view === "whole";
       this.element = element;
       this.field = new Field(carried.samples, (image) => this.read(image));
-      this.seen = make("canvas", { className: "hand-seen", role: "img", ariaLabel: "The 28 × 28 pixels that the networks get" });
-      this.seenMark = newMark();
-      this.big = make("strong", { className: "hand-answer" });
-      this.words = make("p", { className: "hand-words" });
-      this.spoken = make("p", { className: "hand-spoken", ariaLive: "polite" });
-      const read = make("div", { className: "hand-read" },
-        make("div", { className: "hand-framed" }, this.seen, this.seenMark), this.big, this.words);
-      this.inspector = new Inspector();
-      this.inspector.onPick = (number) => {
-        this.inspector.picked = number;
-        this.inspect();
-      };
       this.choices = this.networks.map((network, number) => this.choice(network, number));
-      const list = make(this.isWhole ? "fieldset" : "div", { className: "hand-choices" }, this.isWhole ? make("legend", {}, "Network") : null,
-        ...this.choices.map(({ element }) => element));
-      this.columns = make("div", { className: "hand-columns" });
-      const further = make("p", { className: "hand-further" }, make("a", { href: "draw.html" }, "See every number behind it"));
-      const below = this.isWhole ? [this.inspector.element] : [list, further];
-      const side = make("div", { className: "hand-side" }, read, ...below);
-      const body = make("div", { className: "hand-body" }, make("div", { className: "hand-desk" }, this.field.element, side));
-      if (this.isWhole) body.append(make("div", { className: "hand-main" }, list, this.options(), this.columns));
+      const choices = this.choices.map(({ element }) => element);
+      this.spoken = make("p", { className: "hand-spoken", ariaLive: "polite" });
+      const side = make("div", { className: "hand-side" }, this.answer());
+      const desk = make("div", { className: "hand-desk" }, this.field.element, side);
+      const body = make("div", { className: "hand-body" }, desk);
       element.append(body, this.spoken);
       palette.read(element);
-      this.field.samples[7]?.click();
-      this.show();
+      if (this.isWhole) {
+        this.inspector = new Inspector((number) => this.inspect(number));
+        this.columns = make("div", { className: "hand-columns" });
+        side.append(this.inspector.element);
+        const list = make("fieldset", { className: "hand-choices" }, make("legend", {}, "Network"), ...choices);
+        body.append(make("div", { className: "hand-main" }, list, this.options(), this.columns));
+        this.show();
+      } else {
+        side.append(make("div", { className: "hand-choices" }, ...choices));
+        side.append(make("a", { href: "draw.html" }, "See every number behind it"));
+      }
       this.recolour();
+      this.field.samples[7]?.click();
       this.follow();
     }
 
+    /** What the networks get, and what they say together. */
+    answer() {
+      const ariaLabel = "The 28 × 28 pixels that the networks get";
+      this.seen = make("canvas", { className: "hand-seen", role: "img", ariaLabel });
+      this.seenMark = newMark();
+      this.big = make("strong", { className: "hand-answer" });
+      this.words = make("p", { className: "hand-words" });
+      const framed = make("div", { className: "hand-framed" }, this.seen, this.seenMark);
+      return make("div", { className: "hand-read" }, framed, this.big, this.words);
+    }
+
+    /** A network to choose, or only to read, and what it says. */
     choice(network, number) {
-      const radio = make("input", { type: "radio", name: "network", value: number, checked: network.label === this.start() });
-      radio.onchange = () => this.show();
-      const said = make("b");
-      const bar = make("i");
-      const wrong = network.wrong === null ? "not trained" : `${counted(network.wrong)} of ${counted(network.images)} misread`;
-      const element = make(this.isWhole ? "label" : "div", { className: "hand-choice" }, this.isWhole ? radio : null, make("span", { className: "hand-name" }, network.label), said,
-        make("small", {}, `${counted(network.trainable)} weights`, make("br"), ` ${wrong}`), make("span", { className: "hand-sure" }, bar));
+      const radio = make("input", { type: "radio", name: "network", value: number, onchange: () => this.show() });
+      radio.checked = network === this.smallest();
+      const [said, bar] = [make("b"), make("i")];
+      const misread = isTrained(network) && `${counted(network.wrong)} of ${counted(network.images)} misread`;
+      const element = make(this.isWhole ? "label" : "div", { className: "hand-choice" }, this.isWhole ? radio : null,
+        make("span", { className: "hand-name" }, network.label), said,
+        make("small", {}, `${counted(network.trainable)} weights`, make("br"), ` ${misread || "not trained"}`),
+        make("span", { className: "hand-sure" }, bar));
       return { element, radio, said, bar };
     }
 
-    /** The network that is shown first: the smallest of those that are trained. */
-    start() {
-      const trained = this.networks.filter(({ wrong }) => wrong !== null);
-      return trained.reduce((least, one) => (one.trainable < least.trainable ? one : least)).label;
+    smallest() {
+      return this.networks.filter(isTrained).reduce((least, one) => (one.trainable < least.trainable ? one : least));
     }
 
     /** Which numbers the maps show, and which network stands beside the first. */
     options() {
-      this.kind = make("select", { onchange: () => this.paintMaps() },
-        ...Object.entries(KINDS).map(([value, text]) => make("option", { value, selected: value === "activation" }, text)));
-      this.beside = make("select", { onchange: () => this.show() }, make("option", { value: "" }, "nothing"),
-        ...this.networks.map(({ label }, value) => make("option", { value }, label)));
-      const legend = make("span", { className: "hand-legend", ariaHidden: "true" }, "−", make("i"), "+", make("i"), "pruned");
+      const option = (value, text) => make("option", { value }, text);
+      const kinds = Object.entries(KINDS).map(([kind, text]) => option(kind, text));
+      this.kind = make("select", { onchange: () => this.paintMaps() }, ...kinds);
+      this.kind.value = "activation";
+      this.beside = make("select", { onchange: () => this.show() }, option("", "nothing"),
+        ...this.networks.map(({ label }, number) => option(number, label)));
+      const legend = make("span", { className: "hand-legend", ariaHidden: "true" });
+      legend.append("−", make("i"), "+", make("i"), "pruned");
       return make("div", { className: "hand-options" },
         make("label", {}, "Maps show ", this.kind), make("label", {}, "Beside it ", this.beside), legend);
     }
 
     /** Puts the chosen networks on the page. */
     show() {
-      if (!this.isWhole) return;
-      const first = this.choices.findIndex(({ radio }) => radio.checked);
-      const numbers = [first, ...(this.beside.value && Number(this.beside.value) !== first ? [Number(this.beside.value)] : [])];
-      this.views = numbers.map((number) =>
-        new NetworkView(this.networks[number], (...selected) => this.select(...selected)));
+      const numbers = [String(this.choices.findIndex(({ radio }) => radio.checked)), this.beside.value];
+      const chosen = [...new Set(numbers)].filter(Boolean).map((number) => this.networks[number]);
+      this.views = chosen.map((network) => new NetworkView(network, (...selected) => this.select(...selected)));
       this.columns.replaceChildren(...this.views.map(({ element }) => element));
       this.columns.classList.toggle("hand-two", this.views.length > 1);
       this.views.forEach((view) => view.paintWeights());
-      const [view] = this.views;
+      this.selected = null;
       this.refresh();
+      const [view] = this.views;
       this.selected = { view, selection: view.startOf(view.stages[1] ?? view.stages[0]) };
       this.inspect();
     }
@@ -689,14 +685,13 @@ document.addEventListener("DOMContentLoaded", () => {
 
     select(view, selection, isSpoken) {
       this.selected = { view, selection };
-      this.inspector.picked = undefined;
       this.element.classList.add("hand-picked");
       const told = this.inspect();
       if (isSpoken) this.spoken.textContent = told;
     }
 
-    /** Marks what is selected, and spells it out; returns it in a few words. */
-    inspect() {
+    /** Marks what is selected, and spells it out, perhaps with a tile that is picked; returns it in a few words. */
+    inspect(picked) {
       if (!this.selected) return "";
       const { view, selection } = this.selected;
       let box = null;
@@ -707,7 +702,7 @@ document.addEventListener("DOMContentLoaded", () => {
       }
       this.field.showBox(box);
       frame(this.seenMark, box, SIZE, SIZE);
-      return this.inspector.show(view, selection);
+      return this.inspector.show(view, selection, picked);
     }
 
     /** Takes the colours of the page, and its sizes. */
@@ -720,7 +715,8 @@ document.addEventListener("DOMContentLoaded", () => {
 
     /** Follows the page when that turns dark or light, or wide or narrow. */
     follow() {
-      new MutationObserver(() => this.recolour()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+      const theme = new MutationObserver(() => this.recolour());
+      theme.observe(document.documentElement, { attributeFilter: ["data-theme"] });
       let width = this.element.clientWidth;
       new ResizeObserver(() => {
         if (this.element.clientWidth === width) return;
@@ -733,6 +729,5 @@ document.addEventListener("DOMContentLoaded", () => {
   const shapesOf = (view) => view.stages.map(({ rows, columns, channels }) => [rows, columns, channels]).join();
   const sameShapes = (one, other) => shapesOf(one) === shapesOf(other);
 
-  const hands = [...document.querySelectorAll(".hand")].map((element) => new Hand(element));
-  Object.assign(smallcnn, { hands, verdict });
+  smallcnn.hands = [...document.querySelectorAll(".hand")].map((element) => new Hand(element));
 });

@@ -1,4 +1,4 @@
-// The arithmetic of the networks, on images as MNIST has them or made from strokes; what draw.js shows is computed here.
+// The arithmetic of the networks, and images made from strokes; what draw.js shows is computed here.
 "use strict";
 
 (() => {
@@ -264,9 +264,17 @@
         kernel[((channel * x.channels + tile) * window + down) * window + right],
       ]);
     }
+    if (layer.kind === "flatten") {
+      const place = Math.floor(channel / x.channels);
+      return tiles(1, ONE, () => [pixel(channel % x.channels, Math.floor(place / x.columns), place % x.columns)]);
+    }
+    if (!size && layer.kind !== "global_average_pooling") return tiles(1, ONE, () => [pixel(channel, row, column)]);
     const [rows, columns] = size ? [size, size] : [x.rows, x.columns];
-    return tiles(1, { rows, columns }, (_, down, right) => [pixel(channel, row * rows + down, column * columns + right)]);
+    return tiles(1, { rows, columns }, (_, down, right) =>
+      [pixel(channel, row * rows + down, column * columns + right)]);
   }
+
+  const ONE = { rows: 1, columns: 1 };
 
   function tiles(count, { rows, columns }, numbers) {
     return Array.from({ length: count }, (_, tile) => {
@@ -302,5 +310,39 @@
 
   const changesNothing = (layer) => layer.kind === "flatten" || layer.kind === "dropout";
 
-  window.smallcnn = { SIZE, decodeBytes, readNetwork, run, normalisation, mean, imageOf, boxBehind, tilesBehind, stagesOf };
+  /** What each pixel before a dense layer adds to one of its outputs, over all channels. */
+  function evidenceOf(layer, channel) {
+    const behind = tilesBehind(layer, channel, 0, 0);
+    return behind[0].values.map((_, at) =>
+      behind.reduce((sum, { values, weights }) => sum + values[at] * weights[at], 0));
+  }
+
+  // ---- What the networks say together. ----
+
+  const AGREED = 0.75; // of the networks' probabilities, on average: below, they agree on no digit
+
+  const best = (shares) => shares.indexOf(Math.max(...shares));
+
+  /** What the trained networks say together. */
+  function verdict(networks, image) {
+    if (!image) return { digit: null, big: "–", words: "Nothing is drawn yet." };
+    const trained = networks.filter(isTrained);
+    const share = (digit) => mean(trained.map(({ probabilities }) => probabilities[digit]));
+    const shares = Array.from({ length: 10 }, (_, digit) => share(digit));
+    const digit = best(shares);
+    const said = trained.map(({ probabilities }) => best(probabilities));
+    if (shares[digit] < AGREED) {
+      return { digit: null, big: "?", words: `Not a digit: the networks say ${said.join(", ")}.` };
+    }
+    const agreeing = said.filter((one) => one === digit).length;
+    const all = agreeing === said.length ? "All" : `${agreeing} of`;
+    return { digit, big: String(digit), words: `${all} ${said.length} networks read a ${digit}.` };
+  }
+
+  const isTrained = ({ wrong }) => wrong !== null;
+
+  window.smallcnn = {
+    SIZE, decodeBytes, readNetwork, run, normalisation, imageOf,
+    boxBehind, tilesBehind, evidenceOf, stagesOf, best, isTrained, verdict,
+  };
 })();

@@ -92,7 +92,8 @@ def page_of(part: bytes, theme: str = "light") -> str:
     colours = {"light": "#14181e; background: #fff", "dark": "#ced6dd; background: #121212"}
     return f"""<!DOCTYPE html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>A page</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}
-body {{ margin: 16px; font-family: sans-serif; color: {colours[theme]}; }} a {{ color: inherit; }} .after {{ height: 2000px; }}</style>{scripts}
+body {{ margin: 16px; font-family: sans-serif; color: {colours[theme]}; }} 
+a {{ color: inherit; }} .after {{ height: 2000px; }}</style>{scripts}
 </head><body><main><h1>A page</h1>{shown}<p class="after">and what follows</p></main></body></html>"""
 
 
@@ -396,7 +397,8 @@ def test_pointing_spells_out_a_number(page: Tab) -> None:
 
 
 def number(text: str) -> float:
-    return float(text.replace("−", "-").replace(" ", "").replace("+", "").replace(",", ""))
+    """The number that a text shows; a dot is a pruned weight."""
+    return 0.0 if text == "•" else float(text.replace("−", "-").replace(" ", "").replace("+", "").replace(",", ""))
 
 
 def test_pruned_weights_are_marked(page: Tab, trained: dict[str, TrainingRun]) -> None:

@@ -614,7 +614,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const misread = isTrained(network) && `${counted(network.wrong)} of ${counted(network.images)} misread`;
       const element = make(this.isWhole ? "label" : "div", { className: "hand-choice" }, this.isWhole ? radio : null,
         make("span", { className: "hand-name" }, network.label), said,
-        make("small", {}, `${counted(network.trainable)} weights`, make("br"), ` ${misread || "not trained"}`),
+        make("small", {}, `${counted(network.trainable)} weights,`, make("br"), ` ${misread || "not trained"}`),
         make("span", { className: "hand-sure" }, bar));
       return { element, radio, said, bar };
     }

@@ -332,7 +332,7 @@
     const digit = best(shares);
     const said = trained.map(({ probabilities }) => best(probabilities));
     if (shares[digit] < AGREED) {
-      return { digit: null, big: "?", words: `Not a digit: the networks say ${said.join(", ")}.` };
+      return { digit: null, big: "?", words: `Not a digit, or no clear one: the networks say ${said.join(", ")}.` };
     }
     const agreeing = said.filter((one) => one === digit).length;
     const all = agreeing === said.length ? "All" : `${agreeing} of`;

@@ -579,6 +579,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const body = make("div", { className: "hand-body" }, desk);
       element.append(body, this.spoken);
       palette.read(element);
+      this.field.samples[7]?.click();
       if (this.isWhole) {
         this.inspector = new Inspector((number) => this.inspect(number));
         this.columns = make("div", { className: "hand-columns" });
@@ -591,7 +592,6 @@ document.addEventListener("DOMContentLoaded", () => {
         side.append(make("a", { href: "draw.html" }, "See every number behind it"));
       }
       this.recolour();
-      this.field.samples[7]?.click();
       this.follow();
     }
 

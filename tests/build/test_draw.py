@@ -407,6 +407,15 @@ def number(text: str) -> float:
     return 0.0 if text == "•" else float(text.replace("−", "-").replace(" ", "").replace("+", "").replace(",", ""))
 
 
+def test_the_page_begins_with_a_digit_and_where_it_matters_to_a_map(tab: Tab, parts: dict[str, bytes]) -> None:
+    tab.set_content(page_of(parts["hand.md"]))
+    assert answer(tab) == "7"
+    title = tab.locator(".hand-inspector h4").inner_text()
+    assert title.startswith("Block 2, map ")
+    assert "row 1, column 1" not in title  # a corner, where nothing is drawn
+    assert number(tab.locator(".hand-steps span").all_inner_texts()[8]) > 0
+
+
 def test_pruned_weights_are_marked(page: Tab, trained: dict[str, TrainingRun]) -> None:
     choose(page, PRUNED)
     pruned = 0

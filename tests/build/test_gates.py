@@ -184,7 +184,7 @@ def write_book(page: str, folder: Path) -> None:
 
 def problems_of(page: str, folder: Path) -> list[str]:
     write_book(page, folder)
-    return book_problems(folder, json.loads(json.dumps(RESULTS)))
+    return book_problems(folder, json.loads(json.dumps(RESULTS)), folder / "source")
 
 
 def test_code_may_name_what_an_output_must_not_show(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_code_may_name_what_an_output_must_not_show(tmp_path: Path) -> None:
 
 
 def test_a_book_without_its_summaries_is_named(tmp_path: Path) -> None:
-    assert book_problems(tmp_path, RESULTS) == ["index.html is missing", "comparison.html is missing"]
+    assert book_problems(tmp_path, RESULTS, tmp_path) == ["index.html is missing", "comparison.html is missing"]
 
 
 def test_a_good_page_has_no_problem(tmp_path: Path) -> None:
@@ -219,6 +219,6 @@ def test_pages_are_held_against_each_other(tmp_path: Path) -> None:
     write_book(GOOD, tmp_path)
     (tmp_path / "other.html").write_text(OTHER.replace("part", "gone"), encoding="utf-8")
     problem = "its link 'other.html#part' leads to no part of that page"
-    assert book_problems(tmp_path, RESULTS) == [f"comparison.html: {problem}", f"index.html: {problem}"]
+    assert book_problems(tmp_path, RESULTS, tmp_path) == [f"comparison.html: {problem}", f"index.html: {problem}"]
     (tmp_path / "other.html").unlink()
-    assert all("leads nowhere" in problem for problem in book_problems(tmp_path, RESULTS))
+    assert all("leads nowhere" in problem for problem in book_problems(tmp_path, RESULTS, tmp_path))

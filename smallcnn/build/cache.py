@@ -258,7 +258,7 @@ def _digests(files: Iterable[Path]) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file; empty where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def hash_of(content: Any) -> str:

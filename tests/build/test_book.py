@@ -25,12 +25,12 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from smallcnn import cli, commands, paths, study
-from smallcnn.build import book, cache, execution, gates, html
+from smallcnn.build import book, cache, execution, gates, html, outputs
 from smallcnn.build.cache import Edition, fresh_edition, preview_edition, published_edition, rerun_edition
 from smallcnn.build.execution import BuildError
 from smallcnn.commands import CommandError
 from smallcnn.data import DataError
-from smallcnn.files import write_json
+from smallcnn.files import remove, write_json
 from smallcnn.paths import ROOT, mnist_file
 from smallcnn.report import measurements, notebook, parameters, summary
 from smallcnn.runs import broker, workers
@@ -130,6 +130,35 @@ class Project:
         with book._environment(edition):
             book._execute_chapters(edition, lambda: None)
         return list(self.executed)
+
+
+def delete(path: Path) -> None:
+    remove(path)
+
+
+def truncate(path: Path) -> None:
+    if path.is_file():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwrite(path: Path) -> None:
+    remove(path)
+    path.write_bytes(b"\xff\x00 garbage")
+
+
+def replace_by_a_folder(path: Path) -> None:
+    remove(path)
+    (path / "strange").mkdir(parents=True)
+    (path / "strange" / "file").touch()
+
+
+DAMAGES = (delete, truncate, overwrite, replace_by_a_folder)
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    """What a build made, without what only helps it."""
+    helpers = (".lock", "html.log", "html.stamp.json")
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in helpers}
 
 
 class ExecutedHere:
@@ -391,6 +420,24 @@ def test_a_half_run_notebook_is_refused(project: Project) -> None:
     assert not (project.root / "build" / "notebooks" / "first.ipynb").exists()
 
 
+def test_a_chapter_that_shows_or_writes_too_little_is_refused_and_never_current(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("first", [PARAMETERS, "results.runs([])", "chapter.write_results(more=1)"])
+    with pytest.raises(
+        BuildError, match="cell cell-1 shows 0 of 1 tables that its code makes; its results lack chapter"
+    ):
+        project.build()
+    with monkeypatch.context() as earlier:  # a version of the build that did not check this
+        earlier.setattr(gates, "missing_outputs", lambda cells: [])
+        earlier.setattr(outputs, "missing_results", lambda cells, results: [])
+        earlier.setattr(outputs, "missing_outputs", lambda cells: [])
+        assert project.build() == ["first", "second"]
+        assert project.build() == []
+    assert not cache.is_current(published_edition(), "first")
+    assert cache.is_current(published_edition(), "second")
+
+
 # Reruns and editions
 
 
@@ -539,6 +586,9 @@ def built(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
     """Builds and publishes with a jupyter-book that writes one page, or fails; returns its arguments."""
 
     class Tool(html.JupyterBook):
+        def start(self) -> None:
+            pass
+
         def run(self, arguments: Sequence[str]) -> int:
             self.arguments = list(arguments)
             assert ("--all" in arguments) != (project.root / "build" / "sphinx").exists()
@@ -664,6 +714,19 @@ def test_a_book_that_the_gates_refuse_is_made_anew(built: Callable[..., list[str
     assert project.executed == ["second"]
     assert "--all" not in built("three")
     assert project.executed == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_whatever_is_damaged_in_the_folder_of_the_build_is_made_again(
+    built: Callable[..., list[str]], project: Project, damage: Callable[[Path], None]
+) -> None:
+    folder = project.root / "build"
+    built("one")
+    before = files_in(folder)
+    for path in sorted(folder.rglob("*")):
+        damage(path)
+        assert book.publish(published_edition()).read_text("utf-8") == "one", path
+        assert before.items() <= files_in(folder).items(), path
 
 
 def test_a_chapter_without_results_is_named(built: Callable[..., list[str]], project: Project) -> None:

@@ -198,7 +198,7 @@ def build(edition: Edition, tool: JupyterBook) -> None:
     arguments = ["build", str(source), "--path-output", str(edition.folder / "sphinx")]
     if not cache.sphinx_can_go_on(edition):
         arguments.append("--all")
-        remove(edition.folder / "sphinx")
+        remove(built(edition).parent)
     say("building the pages")
     if tool.run([*arguments, "-W", "-n", "--keep-going"]) != 0:
         text = tool.log.read_text(encoding="utf-8", errors="replace")

@@ -591,7 +591,7 @@ def built(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
 
         def run(self, arguments: Sequence[str]) -> int:
             self.arguments = list(arguments)
-            assert ("--all" in arguments) != (project.root / "build" / "sphinx").exists()
+            assert ("--all" in arguments) != (project.root / "build" / "sphinx" / "_build").exists()
             self.log.write_text(self.text, encoding="utf-8")
             folder = project.root / "build" / "sphinx" / "_build" / "html"
             folder.mkdir(parents=True, exist_ok=True)

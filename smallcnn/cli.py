@@ -139,7 +139,7 @@ def _book(options: argparse.Namespace) -> None:
         edition = cache.fresh_edition()
         if _finished(edition).exists():  # an unfinished one goes on from its runs
             shutil.rmtree(edition.folder / "fresh")
-            cache.forget(edition)
+            cache.forget(edition, CHAPTERS)
     first_page = _publish(edition)
     if options.fresh:
         _finished(edition).touch()

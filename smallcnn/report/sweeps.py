@@ -52,7 +52,7 @@ class Sweep:
         chapter: whose network it is.
         axes: the values of each parameter that varies, by name; the seeds are not among them.
         configs: those of each point, one a seed; a point has a value for each axis, as `cell_value` gives it.
-        changes: the parameters that have one other value at every point, and the seeds if they are given.
+        changes: the parameters that have one other value at every point.
     """
 
     chapter: str
@@ -66,7 +66,8 @@ class Sweep:
 
         Other axes, values or seeds, or another network, make another name; another order of the same does not.
         """
-        given = self.axes | {name: value if name == "seeds" else [value] for name, value in self.changes.items()}
+        seeds = [config.seed for config in next(iter(self.configs.values()))]
+        given = self.axes | {name: [value] for name, value in self.changes.items()} | {"seeds": seeds}
         words = "-".join(f"{name}={_in_short(values)}" for name, values in sorted(given.items()))
         if len(words) > LONGEST_NAME:
             words = "-".join(sorted(self.axes))[:LONGEST_NAME]
@@ -112,7 +113,7 @@ def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
                 raise ParameterError(f"{chapter} types no network: no cell of its notebook has the tag 'network'")
             networks[used] = architecture
         configs[tuple(map(cell_value, point))] = training_configs(networks[used], values)
-    sweep = Sweep(chapter, axes, _told_apart(axes, configs), fixed | varied)
+    sweep = Sweep(chapter, axes, _told_apart(axes, configs), fixed)
     if len(set(sweep.runs)) < len(sweep.runs):
         raise ParameterError(
             f"GRID has the same run at several points: not all values of {', '.join(axes)} change what {chapter} trains"

@@ -129,7 +129,7 @@ def test_sweeps_that_differ_have_different_names() -> None:
     [
         ("learning_rate=0.01,0.003 seeds=0..4", "", "learning_rate=0.003,0.01-seeds=0..4"),
         ("filters=4,8,8,8,10/2,4,8,8,10 seeds=7", "epochs=10", "epochs=10-filters=2-4-8-8-10,4-8-8-8-10-seeds=7"),
-        ("dropout_after=/3", "", "dropout_after=none,3"),
+        ("dropout_after=/3", "", "dropout_after=none,3-seeds=0..2"),
         ("head=dense,pooled seeds=0,1,3", "", "head=dense,pooled-seeds=0,1,3"),
         (f"epochs={','.join(map(str, range(1, 100, 2)))} seeds=0", "", "epochs"),
     ],

@@ -479,7 +479,7 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
     assert recorded
     again = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=True)
     assert f"4 runs at 2 points, {len(recorded)} of them recorded" in again.stdout
-    csv = copy / "build" / "sweeps" / "approach_3-epochs-train_examples=1000.csv"
+    (csv,) = (copy / "build" / "sweeps").glob("approach_3-epochs=1,30-seeds=0,1-train_examples=1000-*.csv")
     assert len(csv.read_text().splitlines()) == 5
 
 

@@ -29,7 +29,7 @@ from smallcnn.build import book, cache, execution, gates, html, outputs
 from smallcnn.build.cache import Edition, fresh_edition, preview_edition, published_edition, rerun_edition
 from smallcnn.build.execution import BuildError
 from smallcnn.commands import CommandError
-from smallcnn.data import DataError
+from smallcnn.data import DataError, load_mnist
 from smallcnn.files import remove, write_json
 from smallcnn.paths import ROOT, mnist_file
 from smallcnn.report import measurements, notebook, parameters, summary
@@ -934,6 +934,7 @@ def start_build(project: Project, first: str, second: str) -> psutil.Popen:
     script = project.root / "script" / "build_two.py"  # beside nothing that could be taken for the library
     script.parent.mkdir()
     script.write_text(BUILD, encoding="utf-8")
+    load_mnist()  # so that there is a local copy of it
     return psutil.Popen(
         [sys.executable, str(script), str(project.root)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "SMALLCNN_MNIST": str(mnist_file())},

@@ -2,6 +2,8 @@
 
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
+# Runs a module that is not the project's own.
+RUN := $(PYTHON) -m
 READY := .venv/.installed
 CODE := smallcnn benchmarks scripts tests book
 NOTEBOOKS := book/*.ipynb
@@ -22,6 +24,16 @@ export CHAPTER PARAMS GRID PORT TF_CPP_MIN_LOG_LEVEL PYTHONUTF8
 
 ifneq ($(filter-out 1,$(FRESH)),)
 $(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)
+endif
+
+# Any other word NAME=value would do nothing, so it is a slip; one in the environment is not meant for this project.
+KNOWN := CHAPTER PARAMS GRID FRESH PORT PYTHON_BOOTSTRAP DASK_SCHEDULER_ADDRESS HL_NUM_THREADS TF_CPP_MIN_LOG_LEVEL \
+    SMALLCNN_MNIST SMALLCNN_RUNS SMALLCNN_BUILD SMALLCNN_CELL_SECONDS
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(firstword $(filter-out $(KNOWN),$(GIVEN)))
+ifneq ($(UNKNOWN),)
+NEAREST := $(shell awk -f scripts/nearest.awk '$(subst ','\'',$(UNKNOWN))' $(KNOWN))
+$(error $(UNKNOWN) is not known here; $(if $(NEAREST),did you mean $(NEAREST)=…?,a hyperparameter is given in PARAMS, such as PARAMS="epochs=10".) Known are $(KNOWN))
 endif
 
 .PHONY: help setup book preview rerun sweep runs record parameters bench test test-fast lint format hooks serve lock clean
@@ -67,32 +79,32 @@ parameters: $(READY)
 
 ## Measures the engines beside PyTorch, if requirements-bench.txt is installed, and the article's way; takes 8 to 20 minutes.
 bench: $(READY)
-	@$(PYTHON) -m benchmarks.speed
+	@$(RUN) benchmarks.speed
 
 ## Runs the tests.
 test: $(READY)
-	@$(PYTHON) -m pytest $(PARALLEL)
+	@$(RUN) pytest $(PARALLEL)
 
 ## Runs the tests that need no training, no built book and no browser, for use while you work.
 test-fast: $(READY)
-	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
+	@$(RUN) pytest $(PARALLEL) -m "not slow"
 
 ## Checks the format and the style of the code, notebooks included, and the library's types.
 lint: $(READY)
-	@$(PYTHON) -m ruff format --check $(CODE)
-	@$(PYTHON) -m ruff check $(CODE)
+	@$(RUN) ruff format --check $(CODE)
+	@$(RUN) ruff check $(CODE)
 	@$(PYTHON) scripts/strip_notebooks.py --check $(NOTEBOOKS)
-	@$(PYTHON) -m mypy
+	@$(RUN) mypy
 
 ## Formats the code, mends what can be mended without a decision, and strips notebooks of results.
 format: $(READY)
 	@$(PYTHON) scripts/strip_notebooks.py $(NOTEBOOKS)
-	@$(PYTHON) -m ruff check --fix-only $(CODE)
-	@$(PYTHON) -m ruff format $(CODE)
+	@$(RUN) ruff check --fix-only $(CODE)
+	@$(RUN) ruff format $(CODE)
 
 ## Lets git format, check and strip what you commit; .venv/bin/pre-commit uninstall ends it.
 hooks: $(READY)
-	@$(PYTHON) -m pre_commit install
+	@$(RUN) pre_commit install
 
 ## Serves the book on this machine, at port 8000 or at PORT=.
 serve: $(READY)
@@ -100,18 +112,18 @@ serve: $(READY)
 
 ## Resolves requirements.in into requirements.txt, keeping pinned versions that still fit.
 lock:
-	@uv=$$(sh scripts/setup.sh --uv build/uv build/uv.log) && \
-	"$$uv" pip compile --universal --generate-hashes --python-version 3.11 \
-	  --custom-compile-command "make lock" -q requirements.in -o requirements.txt
+	@sh scripts/setup.sh --lock build/uv requirements.txt build/uv.log
 	@rm -rf build/uv
 
 ## Removes build/, that is everything generated; .venv, data and recorded runs stay.
 clean:
 	@rm -rf build
 
-# The second prerequisite is for a Python that was removed since: .venv/bin/python is a link to it.
-$(READY): requirements.txt $(if $(realpath $(PYTHON)),,.python-is-missing)
+# Set-up is due again if the Python was removed since, to which .venv/bin/python is a link, or if the folder was renamed or
+# copied: .venv/.installed names it.
+IN_PLACE := $(shell { read -r lock; IFS= read -r folder; [ "$$folder" = "$$(pwd -P)" ] && echo yes; } 2>/dev/null <$(READY))
+$(READY): requirements.txt $(if $(and $(realpath $(PYTHON)),$(IN_PLACE)),,.set-up-is-due)
 	@sh scripts/setup.sh .venv requirements.txt build/setup.log
 
-.PHONY: .python-is-missing
-.python-is-missing:
+.PHONY: .set-up-is-due
+.set-up-is-due:

@@ -2,8 +2,8 @@
 
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
-# Runs a module that is not the project's own.
-RUN := $(PYTHON) -m
+# Runs a module that is not the project's own in the surroundings that the project's make for themselves.
+RUN := $(PYTHON) -m smallcnn.surroundings -m
 READY := .venv/.installed
 CODE := smallcnn benchmarks scripts tests book
 NOTEBOOKS := book/*.ipynb
@@ -17,26 +17,29 @@ override GRID := $(value GRID)
 override FRESH := $(value FRESH)
 PORT ?= 8000
 override PORT := $(value PORT)
-TF_CPP_MIN_LOG_LEVEL ?= 3
+override MINUTES := $(value MINUTES)
+override SAMPLE := $(value SAMPLE)
+override KEYS := $(value KEYS)
 # Files are UTF-8 whatever the locale is; a folder's name may have any letters.
 PYTHONUTF8 := 1
-export CHAPTER PARAMS GRID PORT TF_CPP_MIN_LOG_LEVEL PYTHONUTF8
+export CHAPTER PARAMS GRID PORT MINUTES SAMPLE KEYS PYTHONUTF8
 
 ifneq ($(filter-out 1,$(FRESH)),)
 $(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)
 endif
 
 # Any other word NAME=value would do nothing, so it is a slip; one in the environment is not meant for this project.
-KNOWN := CHAPTER PARAMS GRID FRESH PORT PYTHON_BOOTSTRAP DASK_SCHEDULER_ADDRESS HL_NUM_THREADS TF_CPP_MIN_LOG_LEVEL \
-    SMALLCNN_MNIST SMALLCNN_RUNS SMALLCNN_BUILD SMALLCNN_CELL_SECONDS
+KNOWN := CHAPTER PARAMS GRID FRESH PORT MINUTES SAMPLE KEYS PYTHON_BOOTSTRAP \
+    DASK_SCHEDULER_ADDRESS HL_NUM_THREADS SMALLCNN_MNIST SMALLCNN_RUNS SMALLCNN_BUILD SMALLCNN_CELL_SECONDS
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(firstword $(filter-out $(KNOWN),$(GIVEN)))
 ifneq ($(UNKNOWN),)
-NEAREST := $(shell awk -f scripts/nearest.awk '$(subst ','\'',$(UNKNOWN))' $(KNOWN))
+CLOSEST := import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1, 0.5))
+NEAREST := $(shell $(or $(wildcard $(PYTHON)),python3) -Ic '$(CLOSEST)' '$(subst ','\'',$(UNKNOWN))' $(KNOWN))
 $(error $(UNKNOWN) is not known here; $(if $(NEAREST),did you mean $(NEAREST)=…?,a hyperparameter is given in PARAMS, such as PARAMS="epochs=10".) Known are $(KNOWN))
 endif
 
-.PHONY: help setup book preview rerun sweep runs record parameters bench test test-fast lint format hooks serve lock clean
+.PHONY: help setup book preview rerun sweep runs record reproduce parameters bench test test-fast lint format hooks serve lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -73,13 +76,17 @@ runs: $(READY)
 record: $(READY)
 	@$(PYTHON) -m smallcnn runs --publish
 
+## Trains published runs again and compares them byte for byte: all, or SAMPLE=3, or MINUTES=10, or KEYS="…".
+reproduce: $(READY)
+	@$(PYTHON) -m smallcnn reproduce $(if $(SAMPLE),--sample="$$SAMPLE") $(if $(MINUTES),--minutes="$$MINUTES") -- "$$KEYS"
+
 ## Writes the published values of smallcnn/study.py into the parameters cells of the chapters.
 parameters: $(READY)
 	@$(PYTHON) -m smallcnn parameters
 
-## Measures the engines beside PyTorch, if requirements-bench.txt is installed, and the article's way; takes 8 to 20 minutes.
+## Measures the engines beside PyTorch, if requirements-bench.txt is installed, in ten minutes or MINUTES=.
 bench: $(READY)
-	@$(RUN) benchmarks.speed
+	@$(RUN) benchmarks.speed $(if $(MINUTES),--minutes="$$MINUTES")
 
 ## Runs the tests.
 test: $(READY)
@@ -104,7 +111,7 @@ format: $(READY)
 
 ## Lets git format, check and strip what you commit; .venv/bin/pre-commit uninstall ends it.
 hooks: $(READY)
-	@$(RUN) pre_commit install
+	@$(PYTHON) -m pre_commit install
 
 ## Serves the book on this machine, at port 8000 or at PORT=.
 serve: $(READY)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from smallcnn.checks import quote
 from smallcnn.commands import CommandError, run, say
 from smallcnn.paths import check_environment
 from smallcnn.report.parameters import ParameterError
@@ -123,6 +125,17 @@ def _parser() -> argparse.ArgumentParser:
         help="move those that the book uses as published to runs/, and name what it does not",
     )
 
+    again = add(
+        "reproduce",
+        _reproduce,
+        "train published runs again, without their records, and compare them byte for byte",
+        "Without options it trains all of them; the time is shown first.",
+    )
+    fewer = again.add_mutually_exclusive_group()
+    fewer.add_argument("--sample", metavar="number", help="so many, at random")
+    fewer.add_argument("--minutes", metavar="number", help="as many, at random, as so many minutes are enough for")
+    again.add_argument("keys", nargs="*", metavar="key", help="only these")
+
     add(
         "parameters",
         _parameters,
@@ -210,6 +223,24 @@ def _runs(options: argparse.Namespace) -> None:
         own_runs.show()
 
 
+def _reproduce(options: argparse.Namespace) -> None:
+    from smallcnn.runs.reproduce import reproduce
+
+    sample, minutes = _above_zero("SAMPLE", options.sample), _above_zero("MINUTES", options.minutes)
+    reproduce(say, " ".join(options.keys).split(), None if sample is None else math.ceil(sample), minutes)
+
+
+def _above_zero(name: str, text: str | None) -> float | None:
+    """The number that an option has, if it is given."""
+    try:
+        number = None if text is None else float(text)
+    except ValueError:
+        number = math.nan
+    if number is None or 0 < number < 1e6:
+        return number
+    raise ParameterError(f"{name} is {quote(str(text))}; expected a number above 0")
+
+
 def _parameters(options: argparse.Namespace) -> None:
     from smallcnn.report.notebook import write_published_parameters
 
@@ -221,7 +252,6 @@ def _serve(options: argparse.Namespace) -> None:
     from functools import partial
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-    from smallcnn.checks import quote
     from smallcnn.paths import build_folder
 
     html, text = build_folder() / "html", options.port

@@ -36,7 +36,9 @@ INHERITED = (
     "FRESH",
     "PORT",
     "PYTHON_BOOTSTRAP",
-    "TF_CPP_MIN_LOG_LEVEL",
+    "MINUTES",
+    "SAMPLE",
+    "KEYS",
 )
 
 # The uv that set this project up, if it was not pip.
@@ -276,11 +278,6 @@ def test_book_takes_fresh(ready_project: Project) -> None:
     assert json.loads(ready_project.make("book", "FRESH=1").stdout)["arguments"] == ["book", "--fresh"]
     assert json.loads(ready_project.make("preview").stdout)["arguments"] == ["book", "--preview"]
     assert "expected FRESH=1" in ready_project.make("book", "FRESH=yes").stderr
-
-
-def test_tensorflow_is_quiet_unless_asked(ready_project: Project) -> None:
-    assert json.loads(ready_project.make("book").stdout)["TF_CPP_MIN_LOG_LEVEL"] == "3"
-    assert json.loads(ready_project.make("book", TF_CPP_MIN_LOG_LEVEL="0").stdout)["TF_CPP_MIN_LOG_LEVEL"] == "0"
 
 
 def test_files_are_utf_8_in_every_locale(ready_project: Project) -> None:
@@ -838,7 +835,7 @@ def test_an_unknown_word_is_refused_before_anything_starts(ready_project: Projec
 
 
 def test_words_that_mean_something_are_known(ready_project: Project) -> None:
-    known = ("CHAPTER", "PARAMS", "GRID", "PORT", "PYTHON_BOOTSTRAP", "TF_CPP_MIN_LOG_LEVEL")
+    known = ("CHAPTER", "PARAMS", "GRID", "PORT", "PYTHON_BOOTSTRAP", "MINUTES", "SAMPLE", "KEYS")
     documented = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(documented) >= 5
     done = ready_project.make(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn import provenance
+from smallcnn.checks import quote
 from smallcnn.commands import CommandError
 from smallcnn.config import HISTORY, EpochLine, Report, TrainingConfig, TrainingRun
 from smallcnn.files import write_json
@@ -45,7 +46,7 @@ def reproduce(
     """
     recorded = {run.config.key: run for run in map(load_run, sorted(_folders()))}
     if unknown := [key for key in keys if key not in recorded]:
-        raise CommandError(f"runs/ has no run {unknown[0]!r}")
+        raise CommandError(f"runs/ has no run {quote(unknown[0])}")
     chosen = [recorded[key].config for key in dict.fromkeys(keys or recorded)]
     if sample is not None or minutes is not None:
         random.shuffle(chosen)

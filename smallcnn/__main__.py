@@ -2,7 +2,10 @@
 
 import sys
 
-from smallcnn.cli import main
+from smallcnn import surroundings
 
 if __name__ == "__main__":
+    surroundings.enter(["-m", "smallcnn", *sys.argv[1:]])
+    from smallcnn.cli import main
+
     sys.exit(main())

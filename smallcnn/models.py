@@ -36,9 +36,22 @@ OTHER_KERAS = "this book's Keras is tf_keras, so import tf_keras as keras"
 # Options that change no number: names, and shapes that follow from the layers before.
 FREE_OPTIONS = {"name", "batch_input_shape"}
 
+# How the variables begin that can change what TensorFlow computes; others of TF_ are of its logs, its memory, or of
+# programs that have nothing to do with it.
+DECIDING = tuple(f"TF_{what}_" for what in ("ENABLE", "DISABLE", "SET", "NUM", "XLA", "ONEDNN", "CUDNN"))
+DECIDING += ("TF_DETERMINISTIC_", "XLA_", "ONEDNN_", "DNNL_")
+TENSORFLOW_SETTINGS = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # else a processor's kind decides whether oneDNN computes
+
 
 def import_keras() -> Any:
-    """Imports tf_keras without what TensorFlow's native code remarks on the machine, which no log level keeps away."""
+    """Imports tf_keras as this book uses it, whatever is set for it on this machine.
+
+    What TensorFlow's native code remarks on the machine, which no log level keeps away, is not shown.
+    """
+    if "tensorflow" not in sys.modules:
+        for name in deciding_settings():
+            del os.environ[name]
+        os.environ |= TENSORFLOW_SETTINGS
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tf_keras" not in sys.modules:
         standard_error, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -53,7 +66,19 @@ def import_keras() -> Any:
             os.close(nowhere)
     import tf_keras
 
+    tf_keras.backend.set_image_data_format("channels_last")
+    tf_keras.backend.set_floatx("float32")
+    tf_keras.backend.set_epsilon(1e-7)
     return tf_keras
+
+
+def deciding_settings() -> list[str]:
+    """The variables of this process, other than the book's own, that can change what TensorFlow computes."""
+    return sorted(
+        name
+        for name, value in os.environ.items()
+        if name.startswith(DECIDING) and TENSORFLOW_SETTINGS.get(name) != value
+    )
 
 
 def read_architecture(model: Any) -> Architecture:

@@ -16,6 +16,7 @@ BOOK = ROOT / "book"
 MEASUREMENTS = ROOT / "measurements"
 PUBLISHED_RUNS = ROOT / "runs"
 OWN_RUNS = ROOT / "data" / "runs"
+PLACES = ("SMALLCNN_BUILD", "SMALLCNN_RUNS", "SMALLCNN_MNIST")  # variables that hold a path
 RUN_KEY = re.compile(r'"([0-9a-f]{16})"')  # as JSON holds it
 
 

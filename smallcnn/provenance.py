@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from smallcnn.models import TENSORFLOW_SETTINGS
+
 PACKAGES = {
     "halide": ("numpy", "halide"),
     "tensorflow": ("numpy", "tensorflow", "tf_keras", "tensorflow-model-optimization"),
@@ -15,13 +17,14 @@ PACKAGES = {
 
 
 def describe(engine: str) -> dict[str, str]:
-    """Names the processor, the operating system, the versions of what `engine` computes with, and the time (UTC)."""
+    """Names the processor, the operating system, what `engine` computes with, and the time (UTC)."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES[engine]},
+        **(TENSORFLOW_SETTINGS if engine == "tensorflow" else {}),
     }
 
 

@@ -15,6 +15,7 @@ from hypothesis import settings
 from smallcnn import data, training
 from smallcnn.architecture import Weights
 from smallcnn.config import TrainingConfig, TrainingRun
+from smallcnn.models import import_keras
 from tests.networks import PUBLISHED
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ def assert_same_arrays(one: Weights, other: Weights) -> None:
 @pytest.fixture(scope="session")
 def keras() -> Iterator[ModuleType]:
     """tf_keras, with TensorFlow on one thread from its first operation, as the engine wants it."""
+    tf_keras = import_keras()
     import tensorflow as tf
-    import tf_keras
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

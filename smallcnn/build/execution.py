@@ -30,6 +30,7 @@ from smallcnn.report.notebook import tagged_source
 IMPORTS = "import scipy.stats; from smallcnn.report import chapter, figures; del chapter, figures, scipy"
 IMPORTS_WITH_NETWORK = f"from smallcnn.models import import_keras; import_keras(); del import_keras; {IMPORTS}"
 END_SECONDS = 5.0  # for a process to clear up after itself
+SOCKETS = Path("/tmp")  # a socket's path may have a hundred letters, which those of other folders may exceed
 
 
 class BuildError(CommandError):
@@ -112,13 +113,22 @@ def end_with_parent(parent: int) -> None:
 @contextmanager
 def kernel_of(chapter: str) -> Iterator[Any]:
     """A kernel for `chapter`, which starts while the block runs and is shut down after it; yields its manager."""
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
 
-    with TemporaryDirectory(prefix="smallcnn-") as sockets:
-        # Kernels that start at the same moment could race for TCP ports; socket files are their own, and not in the
-        # chapter's folder, whose path may be too long for one.
-        manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=os.path.join(sockets, "kernel"))
+    class OurKernel(KernelSpecManager):
+        """Knows no other, whatever is installed for Jupyter on this machine."""
+
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+            argv = [sys.executable, "-m", "smallcnn.build.kernel", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, language="python", display_name=kernel_name)
+
+    with TemporaryDirectory(prefix="smallcnn-", dir=SOCKETS if SOCKETS.is_dir() else None) as sockets:
+        # Kernels that start at the same moment could race for TCP ports; socket files are their own.
+        manager = AsyncKernelManager(
+            kernel_spec_manager=OurKernel(), transport="ipc", ip=os.path.join(sockets, "kernel")
+        )
         imports = IMPORTS_WITH_NETWORK if tagged_source(chapter, "network") else IMPORTS
         run_sync(manager.start_kernel)(
             extra_arguments=["--HistoryManager.hist_file=:memory:", f"--IPKernelApp.exec_lines={imports}"],
@@ -147,8 +157,8 @@ def execute(edition: Edition, chapter: str, kernel: Any, code: str) -> None:
     with replacing(output) as temporary:
         try:
             papermill.execute_notebook(
-                BOOK / f"{chapter}.ipynb",
-                temporary,
+                _literal(BOOK / f"{chapter}.ipynb"),
+                _literal(temporary),
                 parameters=edition.changes_of(chapter),
                 cwd=BOOK,
                 progress_bar=False,
@@ -174,6 +184,11 @@ def execute(edition: Edition, chapter: str, kernel: Any, code: str) -> None:
                 f"(it is kept: {_keep_failed(edition, chapter, temporary)})"
             )
     cache.note_execution(edition, chapter, from_inputs)
+
+
+def _literal(path: Path) -> str:
+    """A path as papermill reads it, for which a name in braces is a parameter's."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _keep_failed(edition: Edition, chapter: str, executed: Path) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 from smallcnn.architecture import Weights
 from smallcnn.config import TrainingConfig
 from smallcnn.data import Dataset
-from smallcnn.models import build_model, import_keras, load_weights, model_variables
+from smallcnn.models import build_model, deciding_settings, import_keras, load_weights, model_variables
 
 import_keras()  # quietly, so before these
 import tensorflow as tf  # noqa: E402
@@ -30,10 +30,16 @@ class TensorFlowEngine:
         masks: float32 by kernel name, zero for a weight that stays zero; empty for none.
 
     Raises:
-        RuntimeError: if TensorFlow already runs with several threads in this process.
+        RuntimeError: if TensorFlow already runs with several threads in this process, or was imported with settings
+            that change what it computes.
     """
 
     def __init__(self, config: TrainingConfig, train_set: Dataset, weights: Weights, masks: Weights) -> None:
+        if left := deciding_settings():
+            raise RuntimeError(
+                f"TensorFlow was imported with {' and '.join(left)} set, which can change what it computes; start anew "
+                "without, or import it after smallcnn"
+            )
         _use_one_thread()
         self._optimizer = keras.optimizers.Adam(config.learning_rate, jit_compile=False)
         model = build_model(config.architecture)

@@ -17,6 +17,7 @@ if not os.environ.get("MPLBACKEND", "module://").startswith("module://"):
     del os.environ["MPLBACKEND"]  # no picture needs it, and Matplotlib cannot be imported if it does not know its value
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 WIDTH = 7  # inches
 FONT_SIZE = 13  # points: 9 pixels where the figure is 358 pixels wide, as on a telephone
@@ -42,6 +43,8 @@ STYLE = {
 }
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 LINE_STYLE = "stroke-linejoin: round; stroke-linecap: butt"
+# Of two fonts of the same name Matplotlib takes the first: its own, not another version that a machine may have.
+fontManager.ttflist.sort(key=lambda font: not font.fname.startswith(matplotlib.get_data_path()))
 
 
 def book_style() -> AbstractContextManager[None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -352,3 +354,58 @@ def test_tensorflow_remarks_nothing_and_errors_are_still_seen() -> None:
     code = "import sys, smallcnn.engines.tensorflow as engine; engine.tf.constant(1); print('seen', file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == "seen\n"
+
+
+HOSTILE = {
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
+    "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "DNNL_DEFAULT_FPMATH_MODE": "ANY",
+    "TF_NUM_INTRAOP_THREADS": "2",
+    "KERAS_BACKEND": "jax",
+}
+STEPS = """\
+import hashlib, json, os
+from smallcnn.models import import_keras
+keras = import_keras()
+from smallcnn.engines.start import create_engine
+from smallcnn.architecture import initial_weights
+from smallcnn.data import Dataset
+from tests.conftest import SMALL_CONFIG
+import numpy as np
+images = np.random.default_rng(0).integers(0, 256, (1000, 28, 28), np.uint8)
+dataset = Dataset(images, (np.arange(1000) % 10).astype(np.uint8))
+engine = create_engine(SMALL_CONFIG, dataset, initial_weights(SMALL_CONFIG.architecture, 0), {})
+engine.train_epoch(np.arange(1000).reshape(8, 125), 0.01)
+hashed = hashlib.sha256(b"".join(array.tobytes() for array in engine.get_weights().values())).hexdigest()
+layer = keras.layers.Conv2D(2, 3)
+print(json.dumps([hashed, layer.data_format, layer.dtype, os.environ["TF_ENABLE_ONEDNN_OPTS"]]))
+"""
+
+
+def test_no_setting_for_tensorflow_or_keras_changes_what_is_trained(tmp_path: Path) -> None:
+    settings = tmp_path / ".keras" / "keras.json"
+    settings.parent.mkdir()
+    settings.write_text(
+        '{"image_data_format": "channels_first", "floatx": "float64", "epsilon": 0.1, "backend": "jax"}'
+    )
+
+    def train_under(**variables: str) -> list[str]:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+        done = subprocess.run([sys.executable, "-c", STEPS], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return list(json.loads(done.stdout))
+
+    plain = train_under()
+    assert plain[1:] == ["channels_last", "float32", "1"]
+    assert train_under(**HOSTILE, HOME=str(tmp_path)) == plain
+
+
+def test_tensorflow_that_somebody_imported_under_other_settings_trains_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    train_set, _ = load_small_mnist()
+    with pytest.raises(RuntimeError, match="imported with ONEDNN_DEFAULT_FPMATH_MODE set"):
+        create_engine(CONFIG, train_set, initial_weights(CONFIG.architecture, 0), {})

@@ -18,6 +18,8 @@ override PORT := $(value PORT)
 TF_CPP_MIN_LOG_LEVEL ?= 3
 # Files are UTF-8 whatever the locale is; a folder's name may have any letters.
 PYTHONUTF8 := 1
+# Python obeys its own variables before any program can forget them.
+unexport $(filter-out PYTHON PYTHON_BOOTSTRAP PYTHONUTF8,$(filter PYTHON%,$(.VARIABLES))) __PYVENV_LAUNCHER__
 export CHAPTER PARAMS GRID PORT TF_CPP_MIN_LOG_LEVEL PYTHONUTF8
 
 ifneq ($(filter-out 1,$(FRESH)),)

@@ -1,20 +1,22 @@
 """Surroundings that would change, empty or break a book: other programs' variables and files, all set to nonsense.
 
-They are what the packages of `requirements.txt`, Python and the C libraries below them read from the environment, from a
-home and from folders of the system. A file that is read shows it: the time of its last access changes (`Home.opened`).
+They are what the packages of `requirements.txt`, Python and the C libraries below them read from the environment, from
+a home and from folders of the system. A file that is read shows it: the time of its last access changes.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 NEVER = "/nonexistent"
 PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 FAILS = "raise SystemExit('a file outside the project was executed')\n"
+
+
+XDG = {"config": ".config", "data": ".local/share", "cache": ".cache", "state": ".local/state"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class File:
 
 
 VARIABLES = (
-    # Python
+    # Python; it reads most of these before any program begins, so `make` does not pass them on
+    Variable("PYTHONHOME", NEVER, "python", "Python does not start"),
+    Variable("PYTHONPLATLIBDIR", "nonsense", "python", "Python does not start"),
+    Variable("PYTHONPYCACHEPREFIX", "{home}/pycache", "python", "writes compiled code there"),
+    Variable("PYTHONVERBOSE", "1", "python", "a line for every import"),
     Variable("PYTHONSTARTUP", "{home}/.pythonrc.py", "python", "executed before a prompt"),
     Variable("PYTHONPATH", "{home}/modules", "python", "other packages, and code at every start"),
     Variable("PYTHONSAFEPATH", "1", "python", "no modules of the folder that it starts in"),
@@ -55,7 +61,7 @@ VARIABLES = (
     Variable("PYTHONDONTWRITEBYTECODE", "1", "python", "slow imports"),
     Variable("PYTHONUSERBASE", "{home}/.local", "python", "packages of the home"),
     Variable("PYTHONBREAKPOINT", "nonsense.function", "python", "what breakpoint() calls"),
-    Variable("PYTHONEXECUTABLE", NEVER, "python", "another sys.executable, on macOS"),
+    Variable("PYTHONEXECUTABLE", NEVER, "python", "none of the packages of the environment"),
     Variable("PYTHONINTMAXSTRDIGITS", "640", "python", "no long whole numbers as text"),
     Variable("PYTHONASYNCIODEBUG", "1", "asyncio", "slow, and remarks on slow callbacks"),
     Variable("PYTHONFAULTHANDLER", "1", "python", "traces of signals"),
@@ -66,7 +72,6 @@ VARIABLES = (
     Variable("VIRTUAL_ENV", "{home}/venv", "ipython", "a kernel puts that environment's packages first"),
     Variable("CONDA_PREFIX", "{home}/venv", "jupyter_core", "which folders of Jupyter come first"),
     Variable("CONDA_DEFAULT_ENV", "nonsense", "jupyter_core", "which folders of Jupyter come first"),
-    Variable("COVERAGE_PROCESS_START", NEVER, "coverage", "measures every process"),
     Variable("SETUPTOOLS_USE_DISTUTILS", "stdlib", "setuptools", "a module that Python 3.12 has no more"),
     Variable("DISTUTILS_DEBUG", "1", "setuptools", "traces"),
     # The C library, its allocator and its loader
@@ -175,7 +180,6 @@ VARIABLES = (
     Variable("JUPYTER_PATH", "{home}/.local/share/jupyter", "jupyter_core", "another kernel named python3"),
     Variable("JUPYTER_DATA_DIR", "{home}/.local/share/jupyter", "jupyter_core", "another kernel named python3"),
     Variable("JUPYTER_RUNTIME_DIR", "{home}/runtime", "jupyter_core", "writes there"),
-    Variable("JUPYTER_NO_CONFIG", "1", "jupyter_core", "no configuration"),
     Variable("JUPYTER_PREFER_ENV_PATH", "0", "jupyter_core", "the home's kernels go first"),
     Variable("JUPYTER_PLATFORM_DIRS", "1", "jupyter_core", "other folders"),
     Variable("JUPYTER_ALLOW_INSECURE_WRITES", "1", "jupyter_core", "a warning"),
@@ -223,7 +227,6 @@ VARIABLES = (
     Variable("SPHINX_READONLY_TESTDIR", "1", "sphinx", "another folder"),
     Variable("READTHEDOCS", "True", "themes of Sphinx", "other pages"),
     Variable("LESS", "-nonsense", "click", "what shows long texts"),
-    Variable("NO_COLOR", "1", "sphinx, pytest", "output without colour"),
     Variable("FORCE_COLOR", "1", "sphinx, pytest", "colours in output that is read by a program"),
     Variable("COLUMNS", "20", "pandas, click", "tables cut off"),
     Variable("LINES", "3", "pandas, click", "tables cut off"),
@@ -257,16 +260,6 @@ VARIABLES = (
     Variable("RUFF_CONFIG", "{home}/.config/ruff/ruff.toml", "ruff", "other rules"),
     Variable("RUFF_CACHE_DIR", "{home}/ruff", "ruff", "writes there"),
     Variable("SKIP", "ruff", "pre-commit", "no check before a commit"),
-)
-
-# What no Python program can keep out, since Python reads it before the program begins.
-BEFORE_PYTHON = (
-    Variable("PYTHONHOME", NEVER, "python", "Python does not start"),
-    Variable("PYTHONPLATLIBDIR", "nonsense", "python", "Python does not start"),
-    Variable(
-        "PYTHONPYCACHEPREFIX", "{home}/pycache", "python", "it writes the compiled code of its first modules there"
-    ),
-    Variable("PYTHONVERBOSE", "1", "python", "a line for every one of its first imports"),
 )
 
 IPYTHON = """\
@@ -391,7 +384,7 @@ FILES = (
     File("config", "matplotlib/matplotlibrc", MATPLOTLIB, "matplotlib", "another style"),
     File("config", "matplotlib/stylelib/default.mplstyle", MATPLOTLIB, "matplotlib", "another style"),
     File("cache", "matplotlib/fontlist-v3.11.0.json", FONT_LIST, "matplotlib", "no fonts"),
-    File("home", ".matplotlib/matplotlibrc", MATPLOTLIB, "matplotlib", "another style"),
+    File("home", ".matplotlib/matplotlibrc", MATPLOTLIB, "matplotlib", "another style, on macOS"),
     File("home", "mpl/matplotlibrc", MATPLOTLIB, "matplotlib", "another style"),
     File("home", "mpl/fonts.conf", FONTS, "fontconfig", "no fonts"),
     File("home", "mpl/fontlist-v3.11.0.json", FONT_LIST, "matplotlib", "no fonts"),
@@ -402,12 +395,10 @@ FILES = (
     # TensorFlow, Keras
     File("home", ".keras/keras.json", KERAS, "keras, tf_keras", "another precision and order of axes"),
     File("home", ".keras/datasets/mnist.npz", "nonsense", "keras", "another MNIST"),
-    File("home", ".tfdbg_config", "nonsense", "tensorflow", "other settings"),
     # Dask
     File("home", ".config/dask/nonsense.yaml", DASK, "dask", "no worker lives"),
-    File("config", "dask/nonsense.yaml", DASK, "dask", "no worker lives"),
     File("/", "etc/dask/nonsense.yaml", DASK, "dask", "no worker lives"),
-    File("config", "fsspec/conf.json", '{"file": {"nonsense": 1}}\n', "fsspec", "other file systems"),
+    File("home", ".config/fsspec/conf.json", '{"file": {"nonsense": 1}}\n', "fsspec", "other file systems"),
     # Sphinx and what it uses
     File("home", ".docutils", DOCUTILS, "docutils", "other pages"),
     File("/", "etc/docutils.conf", DOCUTILS, "docutils", "other pages"),
@@ -421,51 +412,45 @@ FILES = (
     File("home", ".mypy.ini", "[mypy]\nignore_errors = True\n", "mypy", "no error is found"),
     File("config", "mypy/config", "[mypy]\nignore_errors = True\n", "mypy", "no error is found"),
     File("config", "ruff/ruff.toml", "line-length = 40\n", "ruff", "other rules"),
-    File("home", ".coveragerc", "[nonsense]\n", "coverage", "other settings"),
 )
 
 
 class Home:
-    """A home full of `FILES`, with XDG folders at their usual places and again at unusual ones.
+    """A home full of `FILES`, with XDG folders at their usual places and again at others, and a system's folders.
 
     Args:
-        folder: the home, which is made.
-        files: what to put there; those below "/" are for `system_files`.
+        folder: what to make it in.
     """
 
-    def __init__(self, folder: Path, files: Iterable[File] = FILES) -> None:
-        self.folder = folder
-        usual = {"config": ".config", "data": ".local/share", "cache": ".cache", "state": ".local/state"}
-        for file in files:
-            for place in {"home": [""], "/": []}.get(file.place, [f"xdg/{file.place}", usual.get(file.place, "")]):
-                write(folder / place / file.path, file)
-        self.names = self.listed()
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.system = folder / "home", folder / "system"
+        for file in FILES:
+            for path in self._places(file):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(file.content, "utf-8")
+                os.utime(path, (0, path.stat().st_mtime))  # a file system notes the first access since, if not all
+        self._names = self._listed()
 
-    def environment(self, variables: Iterable[Variable] = VARIABLES) -> dict[str, str]:
-        """The variables, with this home."""
-        folders = {f"XDG_{name.upper()}_HOME": str(self.folder / "xdg" / name) for name in PLACES}
-        values = {variable.name: variable.value.format(home=self.folder) for variable in variables}
+    def _places(self, file: File) -> list[Path]:
+        if file.place == "/":
+            return [self.system / file.path]
+        if file.place == "home":
+            return [self.folder / file.path]
+        return [self.folder / folder / file.path for folder in (f"xdg/{file.place}", XDG[file.place])]
+
+    def environment(self) -> dict[str, str]:
+        """`VARIABLES`, with this home."""
+        folders = {f"XDG_{name.upper()}_HOME": str(self.folder / "xdg" / name) for name in XDG}
+        values = {variable.name: variable.value.format(home=self.folder) for variable in VARIABLES}
         return {"HOME": str(self.folder), "XDG_RUNTIME_DIR": str(self.folder / "xdg" / "runtime"), **folders, **values}
 
-    def listed(self) -> set[str]:
-        """The files and folders that are there."""
+    def _listed(self) -> set[str]:
         return {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")}
 
-    def opened(self) -> set[str]:
-        """The files that a program has read since they were written, where the file system notes that."""
-        paths = [path for path in self.folder.rglob("*") if path.is_file()]
-        return {path.relative_to(self.folder).as_posix() for path in paths if path.stat().st_atime != 0}
+    def read(self) -> set[str]:
+        """The files that were read since they were written, where the file system notes that."""
+        return {name for name in self._names if (path := self.folder / name).is_file() and path.stat().st_atime != 0}
 
     def written(self) -> set[str]:
-        """What is there now and was not."""
-        return self.listed() - self.names
-
-
-PLACES = ("config", "data", "cache", "state")
-
-
-def write(path: Path, file: File) -> None:
-    """Writes a file whose last access was in 1970: file systems note the next one, and most note no more."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(file.content, "utf-8")
-    os.utime(path, (0, path.stat().st_mtime))
+        """What is there now and was not, or was and is not."""
+        return self._listed() ^ self._names

@@ -193,6 +193,7 @@ def build(edition: Edition, tool: JupyterBook) -> None:
     arguments = ["build", str(source), "--path-output", str(edition.folder / "sphinx")]
     everything = [(source / name).read_bytes() for name in ("_config.yml", "_toc.yml")]
     everything.append((ROOT / "requirements.txt").read_bytes())
+    everything.append(str(source).encode())  # from a moved folder Sphinx would write other addresses over old pages
     marker = edition.folder / "sphinx" / "configuration.sha256"
     configuration = hashlib.sha256(b"".join(everything)).hexdigest()
     if not marker.exists() or marker.read_text() != configuration or marker.stat().st_mtime > time.time():

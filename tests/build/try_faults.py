@@ -245,7 +245,7 @@ def link_and_copy(trial: Trial) -> str:
         moved = Copy(Path(folder) / "copy")
         moved.build()
         assert moved.files() == trial.pages
-    return "the same pages when the build starts in a symbolic link to the folder, and in a copy of the folder, built book included"
+    return "the same pages from a symbolic link to the folder, and in a copy of the folder that has a built book too"
 
 
 FAULTS: dict[str, Callable[[Trial], str]] = {

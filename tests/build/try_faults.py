@@ -1,6 +1,6 @@
-"""Tries what a test has no time or no right for: kills, full disks, no network, another locale, a read-only checkout.
+"""Tries what a test has no time or no right for: kills, full disks, no network, other surroundings and folders.
 
-`python -m tests.build.try_faults` works in a copy of the project, takes about a quarter of an hour on two cores, needs
+`python -m tests.build.try_faults` works in a copy of the project, takes about half an hour on two cores, needs
 Linux and the rights to mount file systems, and writes build/faults.json; given names of faults, it tries those and
 leaves the others there as they are. Every fault meets a preview; the build after it must end with the same pages, to
 the byte, as one that nothing disturbed. Where runs are trained again they must have the same bits, but they take

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from smallcnn.commands import CommandError, run, say
+from smallcnn.paths import check_environment
 from smallcnn.report.parameters import ParameterError
 from smallcnn.study import CHAPTERS
 
@@ -45,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words.count("--") > 1:  # argparse may drop the second without a word
         parser.error("'--' stands where a value is expected")
     options = parser.parse_args(words)
-    return run(lambda: options.command(options))
+
+    def command() -> None:
+        check_environment()
+        options.command(options)
+
+    return run(command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -139,7 +145,7 @@ def _book(options: argparse.Namespace) -> None:
         edition = cache.fresh_edition()
         if _finished(edition).exists():  # an unfinished one goes on from its runs
             shutil.rmtree(edition.folder / "fresh")
-            cache.forget(edition)
+            cache.forget(edition, CHAPTERS)
     first_page = _publish(edition)
     if options.fresh:
         _finished(edition).touch()
@@ -227,7 +233,8 @@ def _serve(options: argparse.Namespace) -> None:
     try:
         server = ThreadingHTTPServer(("127.0.0.1", int(text)), handler)
     except OSError as error:
-        raise CommandError(f"port {text}: {error.strerror}; another one may be free: make serve PORT=8080") from error
+        other = 8081 if int(text) == 8080 else 8080
+        raise CommandError(f"port {text}: {error.strerror}; another one may do: make serve PORT={other}") from error
     with server:
         say(f"The book is at http://127.0.0.1:{text}/ until you press Ctrl-C.")
         try:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from smallcnn.paths import PLACES, ROOT
+from smallcnn.paths import PLACES, ROOT, unknown_variables
 
 # What a machine must say: where programs and their libraries are, who the user is, how to get out of a network, who
 # vouches for a host, which of its devices are ours, and what a batch system told the job.
@@ -25,15 +25,14 @@ KEPT = (
     *("SMALLCNN_*", "DASK_SCHEDULER_ADDRESS", "DASK_DISTRIBUTED__COMM__TLS__*", "HL_NUM_THREADS", "PYTHON_BOOTSTRAP"),
 )
 INSIDE = "smallcnn-surroundings"  # an option of Python's, which processes don't inherit as they do a variable
-HOME = (
-    ROOT / "build" / "home"
-)  # where every program finds settings of its own, that is none, and may leave what it likes
+HOME = ROOT / "build" / "home"  # where programs find no settings, and may leave what they like
 TEMPORARY = HOME / "tmp"
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """The variables for a program of the project, of those `given`."""
     kept = {name: value for name, value in given.items() if any(fnmatchcase(name, pattern) for pattern in KEPT)}
+    kept |= {name: given[name] for name in unknown_variables(given)}  # to be refused, not passed over
     places = {name: str(ROOT / os.path.expanduser(kept[name])) for name in PLACES if kept.get(name)}
     ours = {
         "HOME": str(HOME),

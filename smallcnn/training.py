@@ -10,8 +10,13 @@ import numpy as np
 
 from smallcnn import data, provenance, pruning
 from smallcnn.architecture import Weights, convolution_kernels, initial_weights
+from smallcnn.commands import CommandError
 from smallcnn.config import HISTORY, Checkpoint, EpochLine, Report, TrainingConfig, TrainingRun, history_frame
 from smallcnn.engines.start import create_engine
+
+
+class Diverged(CommandError):
+    """A loss is not a number; the message names the run."""
 
 
 def train(
@@ -31,7 +36,7 @@ def train(
         keep: called after every epoch with what an interrupted run can go on from.
 
     Raises:
-        FloatingPointError: if the loss is not a number any more.
+        Diverged: if the loss is not a number any more.
     """
     started = time.perf_counter()
     train_set, test_set = data.load_mnist()
@@ -58,7 +63,7 @@ def train(
         probabilities = engine.predict(test_set.images)
         test_loss = cross_entropy(probabilities, test_set.labels)
         if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
-            raise FloatingPointError(f"{config.label}: the loss of epoch {epoch} is not a number; lower learning_rate")
+            raise Diverged(f"{config.label}: the loss of epoch {epoch} is not a number; lower learning_rate")
         predictions = probabilities.argmax(axis=1).astype(np.uint8)
         wrong = np.flatnonzero(predictions != test_set.labels)
         correct = len(predictions) - len(wrong)

@@ -124,8 +124,9 @@ def test_a_malformed_command_is_one_line(arguments: list[str], message: str, pri
     [
         ([], "name a chapter, as in: make rerun CHAPTER=approach_2 PARAMS="),
         (["", "epochs=3"], "name a chapter"),
-        (["approach_4"], "unknown chapter 'approach_4'; there are: data, approach_1,"),
-        (["approach_2", "epoch=3"], "unknown parameter 'epoch' for approach_2; it has: filters,"),
+        (["approach_4"], "unknown chapter 'approach_4', perhaps approach_3; there are: data, approach_1,"),
+        (["book/pruning.ipynb"], "unknown chapter 'book/pruning.ipynb', perhaps pruning; there are: data, approach_1,"),
+        (["approach_2", "epoch=3"], "unknown parameter 'epoch' for approach_2, perhaps epochs; it has: filters,"),
         (["approach_2", "epochs=ten"], "parameter epochs is 'ten'; expected a whole number"),
         (["approach_2", "epochs"], "cannot read 'epochs'; write parameters as name=value"),
         (["approach_2", "epochs=3", "epochs=4"], "parameter epochs is given twice"),
@@ -352,7 +353,7 @@ def test_a_port_in_use_is_one_line(printed: Callable[[], str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert exit_code("serve", str(port)) == 1
-    assert printed().startswith(f"port {port}: Address already in use; another one may be free: make serve PORT=8080")
+    assert printed().startswith(f"port {port}: Address already in use; another one may do: make serve PORT=8080")
 
 
 # As a program

@@ -367,9 +367,10 @@ from smallcnn.study import CHAPTERS
 
 edition = preview_edition()
 results = {{name: json.loads(edition.results(name).read_text("utf-8")) for name in CHAPTERS}}
-print(json.dumps(gates.book_problems(edition.html, results)))
+source = edition.folder / "source"
+print(json.dumps(gates.book_problems(edition.html, results, source)))
 results["{ADDED}"]["total_parameters"] += 1
-print(json.dumps(gates.book_problems(edition.html, results)))
+print(json.dumps(gates.book_problems(edition.html, results, source)))
 """
     good, swapped = map(json.loads, book.copy.python("-c", code).stdout.splitlines())
     assert good == []

@@ -45,8 +45,9 @@ def test_what_readme_names_gets_in(name: str) -> None:
 
 
 def test_a_program_starts_in_the_surroundings_and_keeps_its_arguments(home: Home) -> None:
-    before_python = {"PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE"}  # with which Python does not start
-    theirs = {name: value for name, value in home.environment().items() if name not in before_python}
+    slow = {"PYTHONTRACEMALLOC", "PYTHONPYCACHEPREFIX"}
+    fatal = {"PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE"}  # Python does not start
+    theirs = {name: value for name, value in home.environment().items() if name not in slow | fatal}
     command = [sys.executable, "-m", "smallcnn.surroundings", "-c", f"{SHOW}; import sys; print(sys.argv)", "-x", "a b"]
     done = subprocess.run(command, cwd=ROOT, env=theirs | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     shown, arguments = done.stdout.splitlines()

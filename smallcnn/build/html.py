@@ -196,18 +196,7 @@ def build(edition: Edition, tool: JupyterBook) -> None:
     """Builds the pages with warnings as errors, beside the published ones."""
     source = edition.folder / "source"
     arguments = ["build", str(source), "--path-output", str(edition.folder / "sphinx")]
-<<<<<<< HEAD
-    everything = [(source / name).read_bytes() for name in ("_config.yml", "_toc.yml")]
-    everything.append((ROOT / "requirements.txt").read_bytes())
-    everything.append(str(source).encode())  # from a moved folder Sphinx would write other addresses over old pages
-    marker = edition.folder / "sphinx" / "configuration.sha256"
-    configuration = hashlib.sha256(b"".join(everything)).hexdigest()
-    if not marker.exists() or marker.read_text() != configuration or marker.stat().st_mtime > time.time():
-        # A killed build may have left half a page, a changed table of contents old sidebars; Sphinx goes by the clock,
-        # and takes new text for old if that was set back.
-=======
     if not cache.sphinx_can_go_on(edition):
->>>>>>> main
         arguments.append("--all")
         remove(built(edition).parent)
     say("building the pages")

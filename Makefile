@@ -22,6 +22,8 @@ override SAMPLE := $(value SAMPLE)
 override KEYS := $(value KEYS)
 # Files are UTF-8 whatever the locale is; a folder's name may have any letters.
 PYTHONUTF8 := 1
+# Python obeys its own variables before any program can forget them.
+unexport $(filter-out PYTHON PYTHON_BOOTSTRAP PYTHONUTF8,$(filter PYTHON%,$(.VARIABLES))) __PYVENV_LAUNCHER__
 export CHAPTER PARAMS GRID PORT MINUTES SAMPLE KEYS PYTHONUTF8
 
 ifneq ($(filter-out 1,$(FRESH)),)

@@ -74,7 +74,7 @@ class Project:
         self.tools.mkdir()
         (self.folder / "scripts").mkdir(parents=True)
         shutil.copy(ROOT / "Makefile", self.folder)
-        for script in ("setup.sh", "pip_settings.py", "check_environment.py", "nearest.awk"):
+        for script in ("setup.sh", "pip_settings.py", "check_environment.py"):
             shutil.copy(ROOT / "scripts" / script, self.folder / "scripts")
         self.tool("uv", "exit 1")
         self.pin_uv("0" * 64)

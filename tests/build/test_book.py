@@ -95,9 +95,9 @@ class Project:
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.book / f"{chapter}.ipynb")
 
-    def execute(self, source: Path, output: Path, parameters: dict[str, Any], **_: Any) -> None:
+    def execute(self, source: str, output: str, parameters: dict[str, Any], **_: Any) -> None:
         """Takes the place of papermill's `execute_notebook`."""
-        chapter = source.stem
+        chapter = Path(source).stem
         self.executed.append(chapter)
         self.given[chapter] = parameters
         if self.trains:

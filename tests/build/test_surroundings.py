@@ -56,8 +56,10 @@ def test_a_program_starts_in_the_surroundings_and_keeps_its_arguments(home: Home
     assert not left, left
 
 
-def test_make_does_not_let_python_see_its_variables(home: Home) -> None:
-    command = ["make", "-s", "-o", ".venv/.installed", f"PYTHON={sys.executable} -c '{SHOW}' #", "runs"]
+def test_make_does_not_let_python_see_its_variables(home: Home, tmp_path: Path) -> None:
+    first = tmp_path / "first.mk"
+    first.write_text(f"override PYTHON := {sys.executable} -c '{SHOW}' \\#\n", "utf-8")
+    command = ["make", "-s", "-o", ".venv/.installed", "-f", str(first), "-f", "Makefile", "runs"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | home.environment(), capture_output=True, text=True)
     shown = json.loads(done.stdout)
     assert {name for name in shown if name.startswith("PYTHON")} <= {"PYTHON", "PYTHONUTF8"}

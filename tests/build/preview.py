@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ class Copy:
             if (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
+        with suppress(FileExistsError):
+            (folder / ".venv").symlink_to(sys.prefix, target_is_directory=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -134,7 +137,7 @@ class Copy:
     def make(self, target: str, environment: Mapping[str, str]) -> list[str]:
         """Makes a target with this Python and more variables, and returns the lines of its output."""
         done = subprocess.run(
-            ["make", "-s", "-o", ".venv/.installed", f"PYTHON={sys.executable}", target],
+            ["make", "-s", "-o", ".venv/.installed", target],
             cwd=self.folder,
             env=self.environment | environment,
             capture_output=True,

@@ -35,7 +35,7 @@ KILLS = 20
 LONGEST_SECONDS = 25.0
 SEED = 0
 STRANGE = """My Book {x} {{y}} %s $HOME ~ 'a' "b" #1 & <c> [d] * ü"""
-# System folders $0 lie over the machine's, only folders $1 and $2 can be written, /tmp is empty; makes a preview by $3.
+# System folders $0 lie over the machine's, only folders $1 and $2 can be written, /tmp is empty; makes a preview.
 AMONG_TRAPS = """\
 set -e
 system=$0 project=$1 home=$2; shift 2
@@ -44,7 +44,7 @@ mount --bind "$project" "$project"; mount --bind "$home" "$home"
 mount -t tmpfs tmpfs /tmp
 for folder in / /etc /usr; do mount -o remount,ro,bind "$folder"; done
 cd "$project"
-make -s -o .venv/.installed PYTHON="$1" preview
+make -s -o .venv/.installed preview
 test -z "$(ls -A /tmp)"
 """
 

@@ -144,7 +144,7 @@ def test_all_chapters_share_the_workers_of_the_build(book: Book) -> None:
 
 
 def test_everything_generated_is_in_the_folder_of_the_preview(book: Book) -> None:
-    assert [path.name for path in (book.copy.folder / "build").iterdir()] == ["preview"]
+    assert {path.name for path in (book.copy.folder / "build").iterdir()} == {"home", "preview"}
     tracked = {path.name for path in (ROOT / "runs").glob("[!.]*")}
     assert {path.name for path in (book.copy.folder / "runs").glob("*")} <= tracked
     assert not (book.copy.folder / "data").exists()

@@ -961,7 +961,7 @@ def test_a_killed_build_leaves_neither_workers_nor_kernels(project: Project) -> 
         time.sleep(0.1)
     family = build.children(recursive=True)
     commands = [" ".join(process.cmdline()) for process in family]
-    assert sum("ipykernel" in command for command in commands) == 2
+    assert sum("smallcnn.build.kernel" in command for command in commands) == 2
     assert len(family) >= 2 * 2 + 2  # each chapter has a process and a kernel, and there are workers
     build.kill()
     _, alive = psutil.wait_procs([build, *family], timeout=15)

@@ -42,6 +42,11 @@ def shown(shell: InteractiveShell, value: object) -> str:
     return str(data["text/html"])
 
 
+def printed_by(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).strip()
+
+
 def test_outside_of_a_notebook_nothing_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
     display.set_up()
     monkeypatch.setattr(display, "get_ipython", SimpleNamespace)  # IPython in a terminal has no kernel
@@ -75,7 +80,7 @@ def test_an_error_that_says_all_is_one_line(
     exec("def fail(error):\n    raise error", somewhere_in_keras)
     shell.user_ns |= {"error": error, "fail": somewhere_in_keras["fail"]}
     shell.run_cell("fail(error)")
-    printed = capsys.readouterr().out.strip()
+    printed = printed_by(capsys)
     assert printed.startswith(line)
     assert len(printed.splitlines()) == 1
 
@@ -86,10 +91,10 @@ def test_any_other_error_has_its_traceback(
 ) -> None:
     shell.user_ns["error"] = error
     shell.run_cell("raise error")
-    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    printed = printed_by(capsys)
     assert "Traceback (most recent call last)" in printed
     assert "raise error" in printed
-    assert printed.strip().splitlines()[-1] == f"{type(error).__name__}: {error}"
+    assert printed.splitlines()[-1] == f"{type(error).__name__}: {error}"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ def test_an_error_of_keras_is_one_line_if_it_fits_and_names_the_line_of_the_cell
     exec("def fail(error):\n    raise error", inner)
     shell.user_ns |= {"error": ValueError(words), "through": elsewhere["through"], "fail": inner["fail"]}
     shell.run_cell("one = 1\n\nthrough(fail, error)")
-    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).strip()
+    printed = printed_by(capsys)
     if shown is None:
         assert "Traceback (most recent call last)" in printed
     else:
@@ -126,9 +131,9 @@ def test_what_the_package_raises_is_one_line_and_what_happens_in_it_is_none(
 ) -> None:
     shell.user_ns |= {"check_fraction": check_fraction, "points": points}
     shell.run_cell("check_fraction('share', 2.0)")
-    assert re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).strip() == "share is 2.0; expected a number from 0 to 1"
+    assert printed_by(capsys) == "share is 2.0; expected a number from 0 to 1"
     shell.run_cell("points(1.0, 'x')")
-    assert "Traceback (most recent call last)" in capsys.readouterr().out
+    assert "Traceback (most recent call last)" in printed_by(capsys)
 
 
 # What a cell ends in

@@ -50,6 +50,7 @@ ROOT = Path(__file__).parents[2]
 RELU, SOFTMAX = Activation("relu"), Activation("softmax")
 LABELS = [approach.label for approach in APPROACHES]
 NARROW = "\u202f"
+LINE = 1.4 * 13  # points: the height of a line of text
 
 
 def block(filters: int) -> list[Layer]:
@@ -221,6 +222,15 @@ def assert_inside(axis: Axes) -> None:
         if line.get_transform() == axis.transData and len(line.get_xdata()):
             for (low, high), values in zip(limits, (line.get_xdata(), line.get_ydata()), strict=True):
                 assert low <= np.min(values) and np.max(values) <= high
+
+
+def assert_dots(axis: Axes, count: int) -> None:
+    """There are so many lines of dots, which lie above all else and have an edge of ink."""
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert len(dots) == count
+    for line in dots:
+        style = (line.get_linestyle(), line.get_markeredgecolor(), line.get_markersize(), line.get_zorder())
+        assert style == ("None", INK, 9, 3)
 
 
 def extents(figure: Figure) -> tuple[list[Any], list[Any]]:
@@ -496,7 +506,7 @@ def test_a_legend_has_as_many_columns_as_fit(length: int, columns: int) -> None:
     figure = figures.compare_learning_curves(runs).figure
     assert figure.legends[0]._ncols == columns
     rows = {3: 3, 2: 4}[columns]
-    assert figure.get_figheight() == pytest.approx(4 + rows * 1.4 * 13 / 72)
+    assert figure.get_figheight() == pytest.approx(4 + rows * LINE / 72)
     assert figure.get_figwidth() == 7
 
 
@@ -693,7 +703,7 @@ def test_a_network_is_drawn_layer_by_layer_to_scale() -> None:
         assert (arrow.arrow_patch.shrinkA, arrow.arrow_patch.shrinkB) == (0, 0)
     bottom = axis.get_ylim()[0]
     assert axis.get_ylim()[1] == 0 and picture.figure.get_size_inches() == pytest.approx([7, bottom / 72])
-    assert bottom == pytest.approx((3 + 2 + 2) * 1.4 * 13 + 2.3 * 28 + 40 + 2 * 16)  # lines of text, boxes, space
+    assert bottom == pytest.approx((3 + 2 + 2) * LINE + 2.3 * 28 + 40 + 2 * 16)  # lines of text, boxes, space
 
 
 def test_narrow_layers_are_seen_and_rows_are_as_even_as_can_be() -> None:
@@ -710,7 +720,7 @@ def test_narrow_layers_are_seen_and_rows_are_as_even_as_can_be() -> None:
 
 
 def test_learning_curves_are_those_of_their_runs() -> None:
-    picture = figures.learning_curves(RUNS, "approach 2")
+    picture = picture_of("learning_curves")
     own, epochs = colour("approach 2").upper(), list(range(1, 13))
     for axis, column, factor in zip(picture.figure.axes, ("accuracy", "loss"), (100, 1), strict=True):
         values = {
@@ -728,19 +738,58 @@ def test_learning_curves_are_those_of_their_runs() -> None:
             (values["test", 0], own, "-"),
         ]
         assert [line.get_alpha() for line in lines] == [0.5, 0.5, None, None]
+        assert [line.get_label() for line in lines] == [
+            "test, other seeds", "_test, other seeds", "training", "test, seed 3"
+        ]  # fmt: skip
         (kept,) = lines_of(axis, "o")
         assert kept == ([7], [values["test", 0][6]], own)
-        assert [x for x, _, _ in lines_of(axis) if x[0] % 1] == [[5.5, 5.5], [9.5, 9.5]]  # the learning rate falls
+        falls = [line for line in axis.lines if line.get_linestyle() == ":"]
+        assert [list(line.get_xdata()) for line in falls] == [[5.5, 5.5], [9.5, 9.5]]
+        assert {colour_of(line) for line in falls} == {figures.GREY}
     left, right = picture.figure.axes
-    assert left.get_title() == "accuracy (%)" and right.get_yscale() == "log"
     assert [100 * TARGET] * 2 in [heights for _, heights, _ in lines_of(left)]
     assert legend_of(picture.figure) == {
         "test, seed 3": own, "training": INK, "test, other seeds": own, "learning rate falls": figures.GREY
     }  # fmt: skip
-    low, high = right.get_ylim()
-    assert all(low < value < high for run in RUNS for value in run.history["test_loss"])
-    assert "2 other seeds" in picture.caption and "with dropout on" in picture.caption
-    assert f"99.35{NARROW}% after epoch 7" in picture.alt and "has 2 falls." in picture.alt
+    losses = [*(loss for run in RUNS for loss in run.history["test_loss"]), *RUNS[0].history["train_loss"]]
+    room = (max(losses) / min(losses)) ** 0.05
+    assert right.get_ylim() == pytest.approx((min(losses) / room, max(losses) * room))
+    assert picture.figure.get_figheight() == pytest.approx(3.4 + 2 * LINE / 72)
+
+
+def test_the_caption_says_what_was_on_during_training() -> None:
+    still = "while the network is still learning"
+    dropped = Architecture((Flatten(), Dropout(0.0), Dense(10), SOFTMAX))
+    for network in (NETWORKS["no convolution"], dropped):
+        picture = figures.learning_curves([run_of([0.9, 0.991, 0.99], architecture=network), RUNS[0]], "mine")
+        assert f"{still}. Fainter lines are the test curves of 1 other seed. The" in picture.caption
+        assert "The learning rate has 0 falls." in picture.alt
+    assert f"{still} and with dropout on. " in picture_of("learning_curves").caption
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        ([0.985, 0.9899, 0.995, 0.99], [0.9, 0.98, 0.985, 0.986]),  # the lowest best is below the figure
+        ([0.9905, 0.9906, 0.9907], [0.9908, 0.99081, 0.9909]),  # so close that the room is a tenth of a point
+        ([0.5, 0.6, 0.7, 0.8, 0.9, 0.91, 0.92],),  # all are below the figure
+        ([0.2, *[0.995] * 8], [0.3, *[0.996] * 8]),
+    ],
+)
+def test_accuracies_are_shown_from_where_most_epochs_end_to_the_best(curves: tuple[list[float], ...]) -> None:
+    picture = figures.compare_learning_curves({str(place): run_of(curve) for place, curve in enumerate(curves)})
+    every = sorted(value for curve in curves for value in curve)
+    place = 0.15 * (len(every) - 1)
+    quantile = every[int(place)] + place % 1 * (every[int(place) + 1] - every[int(place)])
+    low, high = min(quantile, TARGET, *map(max, curves)), max(TARGET, *every)
+    room = max(0.001, 0.05 * (high - low))
+    axis = picture.figure.axes[0]
+    assert axis.get_ylim() == pytest.approx((100 * (low - room), 100 * (high + room)))
+    below = sum(value < low - room for value in every)
+    points = "1 point" if below == 1 else f"{below} points"
+    assert picture.caption.endswith(
+        f" Too low for the picture: {points} of the curves." if below else "marks 99\u202f%."
+    )
 
 
 def test_the_caption_says_how_much_lies_below_the_picture() -> None:
@@ -784,9 +833,11 @@ def test_curves_of_a_comparison_have_the_colours_of_their_labels() -> None:
         for label, run, epoch in zip(LABELS, RUNS, (7, 9, 8), strict=True)
     }
     assert legend_of(picture.figure) == {label: colour(label).upper() for label in LABELS}
-    assert "one seed each" in picture.caption
-    assert f"approach 2: 99.45{NARROW}% after epoch 9 of 12." in picture.alt
-    assert "seed 3" in figures.compare_learning_curves({"approach 1": RUNS[0]}).caption
+    assert picture.figure.get_figheight() == pytest.approx(4 + LINE / 72)
+    both = dict.fromkeys(("approach 1", "approach 2"), RUNS[0])
+    assert figures.compare_learning_curves(both).caption.startswith(
+        "Test accuracy after every epoch, seed 3. The circle"
+    )
 
 
 def test_a_poor_network_stays_in_the_picture() -> None:
@@ -821,9 +872,11 @@ def test_networks_stand_at_their_parameters_and_accuracies() -> None:
         marker = "D" if label == GRADUAL else "o"
         (mean,) = [line for line in lines_of(axis, marker) if line[2] == colour(label).upper()]
         assert mean[0] == [parameters] and mean[1] == pytest.approx([100 * np.mean(accuracies)])
-        assert f"{label} at {parameters:,} and {100 * np.mean(accuracies):.2f}" in picture.alt
     assert legend_of(picture.figure) == {label: colour(label).upper() for label in POINTS}
-    assert axis.get_xscale() == "log"
+    (ring,) = [line for line in axis.lines if line.get_marker() == "D"]  # through which a round of pruning is seen
+    assert (ring.get_fillstyle(), ring.get_markeredgewidth(), ring.get_markersize()) == ("none", 2, 14)
+    assert {line.get_linestyle() for line in axis.lines if line.get_marker() in "_oD"} == {"None"}
+    assert_dots(axis, 2)
     assert_inside(axis)
 
 
@@ -862,8 +915,20 @@ def test_paired_runs_are_joined_seed_by_seed() -> None:
         drawn = [(places, heights) for places, heights, _ in lines_of(axis, "o")]
         assert drawn == [([100 * one, 100 * other], [0, 1]) for one, other in zip(*engines.values(), strict=True)]
         assert {line_colour for _, _, line_colour in lines_of(axis, "o")} == {colour(label).upper()}
+        joined = [line for line in axis.lines if line.get_marker() == "o"]
+        assert {(line.get_linestyle(), line.get_markeredgecolor()) for line in joined} == {("-", INK)}
+        assert axis.get_ylim() == (1.4, -0.4)
         assert_inside(axis)
-    assert f"approach 3, 98.18{NARROW}% with Halide and 98.29{NARROW}% with TensorFlow" in picture.alt
+    first, last = picture.figure.axes
+    assert (first.get_xlabel(), last.get_xlabel()) == ("", "best test accuracy (%)")
+    assert first.get_xlim() == last.get_xlim()
+    assert picture.figure.get_figheight() == pytest.approx(0.6 + 2 * 1.2)
+    assert plain(picture.alt) == (
+        "Best test accuracies, 2 panels with a row for each engine. Means: approach 1, 99.18 % with Halide and 99.29 % "
+        "with TensorFlow; approach 3, 98.18 % with Halide and 98.29 % with TensorFlow."
+    )
+    other = figures.paired_accuracies({"mine": {"cuda": [0.5], "halide": [0.6]}})
+    assert [text.get_text() for text in other.figure.axes[0].get_yticklabels()] == ["cuda", "Halide"]
 
 
 def test_sweep_points_stand_at_their_values() -> None:
@@ -875,8 +940,14 @@ def test_sweep_points_stand_at_their_values() -> None:
         seeds, mean = lines_of(axis, "|")[row], lines_of(axis, "o")[row]
         assert seeds == ([100 * value for value in accuracies], [row] * len(accuracies), figures.BLUE)
         assert mean[0] == pytest.approx([100 * np.mean(accuracies)]) and mean[1:] == ([row], figures.BLUE)
-    assert axis.yaxis_inverted() and axis.get_title(loc="left") == "learning rate, filters"
+    assert axis.get_ylim() == (1.5, -0.5) and axis.get_title(loc="left") == "learning rate, filters"
+    assert picture.figure.get_figheight() == pytest.approx(0.8 + 2 * (LINE + 6) / 72)
+    assert_dots(axis, 2)
     assert_inside(axis)
+    assert plain(picture.alt) == (
+        "Best test accuracies, a row for each value of learning rate, filters. Means: 0.001, 4-8: 99.15 % and "
+        "0.01, 4-8: 98.40 %."
+    )
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.14, 0.99, 1.0])
@@ -889,6 +960,8 @@ def test_long_names_leave_room_for_their_rows() -> None:
     figure = figures.sweep_points(["filters", "dropout", "learning_rate"], points).figure
     names = figure.axes[0].get_yticklabels()
     assert [name.get_text().replace("\n", " ") for name in names] == [", ".join(point) for point in points]
+    assert {len(name.get_text().splitlines()) for name in names} == {2}
+    assert figure.get_figheight() == pytest.approx(0.8 + 2 * (2 * LINE + 6) / 72)
     FigureCanvasAgg(figure).draw()
     assert not overlaps([name.get_window_extent() for name in names])
     assert figure.axes[0].get_window_extent().width > 0.5 * figure.bbox.width
@@ -905,25 +978,61 @@ def test_ways_have_their_seconds() -> None:
     for chapter, measured in SECONDS.items():
         own = colour(chapter.replace("_", " ")).upper()
         ((places, rows, _),) = [line for line in lines_of(axis, "o") if line[2] == own]
-        assert list(np.round(rows)) == [0, 1] and places == [measured[way]["median"] for way in ("fast", "slow")]
-    ends = [(round(rows[0]), places) for places, rows, _ in lines_of(axis)]
-    assert ends == [
-        (row, [measured[way]["minimum"], measured[way]["maximum"]])
-        for measured in SECONDS.values()
+        shift = -0.2 if chapter == "approach_1" else 0.2
+        assert (places, rows) == (
+            [measured[way]["median"] for way in ("fast", "slow")],
+            pytest.approx([shift, 1 + shift]),
+        )
+    ranges = [line for line in axis.lines if line.get_marker() == "None"]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in ranges] == [
+        ([measured[way]["minimum"], measured[way]["maximum"]], pytest.approx([row + shift] * 2))
+        for measured, shift in zip(SECONDS.values(), (-0.2, 0.2), strict=True)
         for row, way in enumerate(("fast", "slow"))
     ]
+    assert {(colour_of(line), line.get_linewidth()) for line in ranges} == {(INK, 1.2)}
     assert legend_of(picture.figure) == {label: colour(label).upper() for label in ("approach 1", "approach 2")}
-    assert_inside(axis)
+    assert_dots(axis, 2)
+    low, high = 1.5, 7  # the fastest round of all, and the slowest
+    room = (high / low) ** 0.05
+    assert axis.get_xlim() == pytest.approx((low / room, high * room))
+    assert picture.alt.endswith(
+        "Medians in seconds: approach 1, The fast way 3 and The slow way 2. approach 2, The fast way 5 and The slow "
+        "way 4."
+    )
+
+
+def test_a_way_that_one_network_lacks_is_left_out_there_only() -> None:
+    seconds = {"approach_1": {"slow": SECONDS["approach_1"]["slow"]}, "approach_2": SECONDS["approach_2"]}
+    picture = figures.seconds_of_ways(seconds, {"slow": "Slow", "fast": "Fast"})
+    dots = [(places, [round(row) for row in rows]) for places, rows, _ in lines_of(picture.figure.axes[0], "o")]
+    assert dots == [([2.0], [0]), ([4.0, 5.0], [0, 1])]
+    assert picture.alt.endswith("approach 1, Slow 2. approach 2, Slow 4 and Fast 5.")
 
 
 def test_stages_have_their_milliseconds() -> None:
-    axis = figures.seconds_of_stages(STAGES, {"block_1_activation": 0.2}).figure.axes[0]
+    picture = figures.seconds_of_stages(STAGES, {"block_1_activation": 0.2})
+    axis = picture.figure.axes[0]
     names = [text.get_text() for text in axis.get_yticklabels()]
     assert names == ["block 1 activation", "block 2 output", "3 others"]
-    widths = [bar.get_width() for bar in axis.patches]
-    assert widths == pytest.approx([0.5, 0.4, 0.303, 0.2, 0, 0])
+    stages, alone = axis.containers
+    for bars, widths, height, label, face in (
+        (stages, [0.5, 0.4, 0.303], 0.8, "the stage", figures.BLUE),
+        (alone, [0.2, 0, 0], 0.4, "its arithmetic alone", INK.upper()),
+    ):
+        assert [bar.get_width() for bar in bars] == pytest.approx(widths)
+        assert [bar.get_center()[1] for bar in bars] == pytest.approx([0, 1, 2])
+        assert [bar.get_height() for bar in bars] == pytest.approx([height] * 3)
+        assert {colour_of(bar) for bar in bars} == {face}
+        assert bars.get_label() == label
+    assert legend_of(picture.figure) == {"the stage": figures.BLUE, "its arithmetic alone": INK.upper()}
     axis = figures.seconds_of_stages({"one": 1.0, "two": 2.0}, {}).figure.axes[0]
     assert [text.get_text() for text in axis.get_yticklabels()] == ["one", "two"]
+
+
+def test_only_what_is_less_than_a_hundredth_and_has_no_arithmetic_is_among_the_others() -> None:
+    milliseconds = {"at": 1.0, "below": 0.999, "compared": 0.001, "most": 98.0}
+    axis = figures.seconds_of_stages(milliseconds, {"compared": 0.0005}).figure.axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["at", "compared", "most", "1 others"]
 
 
 def test_rates_stand_at_their_workers() -> None:
@@ -931,15 +1040,37 @@ def test_rates_stand_at_their_workers() -> None:
     axis = picture.figure.axes[0]
     assert lines_of(axis, "o") == [([10, 200], [460.0, 8100.0], figures.BLUE)]
     assert lines_of(axis, "s") == [([1, 2], [60.0, 115.0], colour("approach 3").upper())]
-    assert lines_of(axis)[0][:2] == ([1, 200], [46.0, 9200.0])
-    assert lines_of(axis)[1][1] == [5e5, 5e5]
-    assert_inside(axis)
-    assert "lie above the line" in picture.caption
-    assert "lie above the line" not in figures.runs_an_hour({10: 460.0}, {1: 40.0}, 46.0, 5e5, "a").caption
+    ideal, limit = [line for line in axis.lines if line.get_marker() == "None"]
+    assert (list(ideal.get_xdata()), list(ideal.get_ydata()), colour_of(ideal)) == ([1, 200], [46, 9200], figures.GREY)
+    assert (list(limit.get_ydata()), limit.get_linestyle(), colour_of(limit)) == ([5e5, 5e5], "--", INK)
+    assert legend_of(picture.figure) == {
+        "sleeping stand-ins": figures.BLUE, "trainings of approach 3": colour("approach 3").upper(),
+        "stand-ins, ideal": figures.GREY, "runs that take no time": INK,
+    }  # fmt: skip
+    assert_dots(axis, 1)
+    assert axis.get_xlim() == pytest.approx((1 / 200**0.05, 200**1.05))
+    room = (5e5 / 46) ** 0.05
+    assert axis.get_ylim() == pytest.approx((46 / room, 5e5 * room))
+    assert picture.figure.get_figheight() == pytest.approx(3.6 + 2 * LINE / 72)
+    assert picture.alt.endswith(
+        "With 10 workers 460 and 200 workers 8,100 stand-ins. With 1 workers 60 and 2 workers 115 trainings. A line at "
+        "500,000 is the rate of runs that take no time."
+    )
+    more = figures.runs_an_hour({10: 460.0}, {300: 60.0}, 46.0, 500.0, "a").figure.axes[0]
+    assert [46, 300 * 46] in [list(line.get_ydata()) for line in more.lines]
+
+
+@pytest.mark.parametrize(
+    ("real", "above"),
+    [({1: 60.0, 2: 115.0}, True), ({1: 60.0, 2: 92.0}, False), ({1: 46.0}, False), ({1: 40.0, 2: 115.0}, False)],
+)
+def test_trainings_are_said_to_lie_above_the_line_if_all_do(real: dict[int, float], above: bool) -> None:
+    caption = figures.runs_an_hour({10: 460.0}, real, 46.0, 5e5, "a").caption
+    assert ("Trainings of a take less time than that, so they lie above the line." in caption) is above
 
 
 def test_lanes_have_the_same_cells_in_two_orders() -> None:
-    first, second = figures.lanes().figure.axes
+    first, second = picture_of("lanes").figure.axes
     cells = [
         [(text.get_text(), colour_of(patch)) for text, patch in zip(axis.texts, axis.patches, strict=False)]
         for axis in (first, second)
@@ -947,7 +1078,27 @@ def test_lanes_have_the_same_cells_in_two_orders() -> None:
     assert [name for name, _ in cells[0]][:6] == ["a1", "a2", "a3", "a4", "a5", "b1"]
     assert [name for name, _ in cells[1]][:5] == ["a1", "b1", "c1", "d1", "a2"]
     assert set(cells[0]) == set(cells[1]) and len(set(cells[0])) == 20
-    assert len({(name[0], face) for name, face in cells[0]}) == 4
+    faces = {"a": figures.BLUE, "b": figures.ORANGE, "c": figures.PINK, "d": figures.GREEN}
+    assert {(name[0], face) for name, face in cells[0]} == set(faces.items())
+    for axis in (first, second):
+        assert [(patch.get_x(), patch.get_width(), patch.get_height()) for patch in axis.patches] == [
+            (pytest.approx(place + 0.04), 0.92, 1) for place in range(20)
+        ]
+        assert [text.get_position() for text in axis.texts[:20]] == [(place + 0.5, 0.48) for place in range(20)]
+        assert {(text.get_ha(), text.get_va(), text.get_color()) for text in axis.texts[:20]} == {
+            ("center", "center", figures.ON_COLOUR)
+        }
+        assert (axis.get_xlim(), axis.get_ylim()) == ((0, 20), (-1.1, 1.1))
+    assert len(first.texts) == 20
+    arrow, name = second.texts[20:]
+    assert (arrow.xyann, arrow.xy) == ((0.04, -0.25), (3.96, -0.25))  # below the first pixel of each image
+    assert arrow.arrow_patch.get_arrowstyle().arrow == "<->"
+    assert (name.get_text(), name.get_position(), name.get_ha(), name.get_va()) == (
+        "one vector",
+        (2, -0.4),
+        "center",
+        "top",
+    )
 
 
 # Weights.
@@ -955,23 +1106,38 @@ def test_lanes_have_the_same_cells_in_two_orders() -> None:
 
 def test_ranking_crosses_what_each_mask_prunes() -> None:
     kernels = kernels_of()
-    picture = figures.ranking_comparison(kernels, masks_of(0.5), masks_of(0.25))
-    titles = ("one ranking\nfor all layers", "a ranking\nfor each layer")
-    for axis, masks, title in zip(picture.figure.axes, (masks_of(0.5), masks_of(0.25)), titles, strict=True):
-        assert axis.get_title() == title
-        for marker, shown in ((".", True), ("x", False)):
-            ((places, heights, _),) = lines_of(axis, marker)
+    both = masks_of(0.5), masks_of(0.25)
+    picture = figures.ranking_comparison(kernels, *(dict(reversed(masks.items())) for masks in both))  # names decide
+    for axis, masks in zip(picture.figure.axes, both, strict=True):
+        for marker, shown, face in ((".", True, colour(UNPRUNED).upper()), ("x", False, figures.GREY)):
+            ((places, heights, drawn_in),) = lines_of(axis, marker)
             chosen = [np.abs(kernel)[masks[name] == shown] for name, kernel in kernels.items()]
             assert heights == pytest.approx(list(np.concatenate(chosen)))
             assert Counter(np.round(places)) == {position: len(part) for position, part in enumerate(chosen, start=1)}
+            distances = np.abs(np.array(places) - np.round(places))
+            assert 0.25 < distances.max() <= 0.35 and drawn_in == face
+        assert list(axis.get_xticks()) == [1, 2]
+        assert {(line.get_linestyle(), line.get_markersize()) for line in axis.lines} == {("None", 2.5)}
         assert_inside(axis)
-    assert f"50.0{NARROW}%" in picture.caption
+    left, right = picture.figure.axes
+    assert left.get_ylim() == right.get_ylim()
+    kept = sum(int(mask.sum()) for mask in both[0].values())
+    assert f"which {100 * (1 - kept / (36 + 288)):.1f}{NARROW}% of them" in picture.caption
+    for masks, words in zip(
+        both, ("common height is crossed out, {} of the columns", "each column: {} of them"), strict=True
+    ):
+        shares = [f"{100 * (1 - np.mean(masks[name])):.0f}{NARROW}%" for name in kernels]
+        assert words.format(" and ".join(shares)) in picture.alt
     assert legend_of(picture.figure) == {"kept": colour(UNPRUNED).upper(), "pruned": figures.GREY}
+    assert picture.figure.get_figheight() == pytest.approx(4.2 + LINE / 72)
 
 
 def test_weights_that_are_zero_are_drawn_at_the_edge() -> None:
     kernels = {name: kernel * masks_of(0.5)[name] for name, kernel in kernels_of().items()}
-    assert_inside(figures.ranking_comparison(kernels, masks_of(0.5), masks_of(0.5)).figure.axes[0])
+    axis = figures.ranking_comparison(kernels, masks_of(0.5), masks_of(0.5)).figure.axes[0]
+    ((_, heights, _),) = lines_of(axis, "x")
+    assert heights == pytest.approx([1e-5] * len(heights))
+    assert_inside(axis)
 
 
 def test_survivors_are_those_of_their_run() -> None:
@@ -983,10 +1149,16 @@ def test_survivors_are_those_of_their_run() -> None:
         for position, kernel in enumerate(convolution_kernels(run.weights).values(), start=1):
             bar = next(bars)
             assert bar.get_height() == pytest.approx(100 * np.mean(kernel != 0))
-            assert abs(bar.get_center()[0] - position) < 0.5 and colour_of(bar) == colour(label).upper()
+            beside = (list(runs).index(label) - 1) * 0.8 / 3  # three bars share four fifths of the room
+            assert bar.get_center()[0] == pytest.approx(position + beside) and bar.get_width() == pytest.approx(0.8 / 3)
+            assert (colour_of(bar), to_hex(bar.get_edgecolor())) == (colour(label).upper(), INK)
     assert not list(bars)
     assert legend_of(picture.figure) == {label: colour(label).upper() for label in runs}
-    assert axis.get_ylim()[1] > 100 and list(axis.get_xticks()) == [1, 2]
+    assert axis.get_ylim() == (0, 105) and list(axis.get_xticks()) == [1, 2]
+    assert picture.figure.get_figheight() == pytest.approx(3.6 + LINE / 72)
+    for label, run in runs.items():
+        shares = [f"{100 * np.mean(kernel != 0):.0f}{NARROW}%" for kernel in convolution_kernels(run.weights).values()]
+        assert f" {label}: {' and '.join(shares)}." in picture.alt
 
 
 def test_histograms_count_the_weights_that_are_left() -> None:
@@ -995,9 +1167,25 @@ def test_histograms_count_the_weights_that_are_left() -> None:
     }
     picture = figures.weight_histograms(weights)
     for axis, (label, arrays) in zip(picture.figure.axes, weights.items(), strict=False):
-        left = sum(np.count_nonzero(kernel) for kernel in convolution_kernels(arrays).values())
-        assert axis.get_title() == f"{label}\n{left} weights"
-        assert sum(bar.get_height() for bar in axis.patches) == left
+        left = np.concatenate([kernel[kernel != 0] for kernel in convolution_kernels(arrays).values()])
+        assert axis.get_title() == f"{label}\n{len(left)} weights"
         assert {colour_of(bar) for bar in axis.patches} == {colour(label.partition(":")[0]).upper()}
+        everything = [kernel[kernel != 0] for each in weights.values() for kernel in convolution_kernels(each).values()]
+        limit = np.quantile(np.append(np.abs(np.concatenate(everything)), 0), 0.995)
+        assert [axis.patches[0].get_x(), axis.patches[-1].get_x() + axis.patches[-1].get_width()] == pytest.approx(
+            [-limit, limit], rel=1e-5
+        )
+        edges = np.linspace(-limit, limit, 81)
+        counts = np.histogram(np.clip(left, -limit, limit), edges)[0]
+        assert counts[[0, -1]].any()
+        assert [bar.get_height() for bar in axis.patches] == list(counts)
+        half = f"{np.median(np.abs(left)):.2g}"
+        assert f" {label}: {len(left)} weights, half of them within ±{half}." in picture.alt
+    assert [axis.axison for axis in picture.figure.axes] == [True, True, True, False]
+    assert picture.figure.get_figheight() == pytest.approx(0.3 + 2 * 2.3)
+    assert picture.figure.get_supxlabel() == "weight" and picture.figure.get_supylabel() == "number of weights"
+    assert [axis.get_subplotspec().get_geometry()[:3] for axis in picture.figure.axes] == [(2, 2, n) for n in range(4)]
+    one = picture_of("weight_histograms").figure
+    assert len(one.axes) == 1 and one.get_figheight() == pytest.approx(0.3 + 2.3)
     none = {name: 0 * array for name, array in pruned(0.5).items()}
     assert "unpruned: 0 weights." in figures.weight_histograms({"unpruned": none}).alt

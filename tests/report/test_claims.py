@@ -73,6 +73,7 @@ def test_a_network_has_settled_if_an_epoch_or_the_next_is_above() -> None:
     found, verdict = claims.settled_after([runs_of(before)[0], runs[0]], 3, 0.985)
     assert found.startswith(f"better of epochs 3 and 4: –, 98.51{PERCENT};")
     assert verdict is UNDECIDED  # one of them stopped before
+    assert claims.settled_after([runs_of(before)[0], runs[0]], 3, 0.999)[1] is UNDECIDED
 
 
 def test_training_stops_between_two_epochs_both_of_them_included() -> None:
@@ -188,6 +189,7 @@ def test_a_round_that_is_never_above_decides_nothing() -> None:
     found, verdict = claims.learns_no_faster([learning(5, 6, 7), learning(8, 0, 9)])
     assert found.endswith("5, 6, 7; 8, none, 9")
     assert verdict is UNDECIDED
+    assert claims.learns_no_faster([learning(30, 31, 32), learning(2, 0, 3)])[1] is UNDECIDED
     high = learning(3, 4, figure=0.995)
     assert claims.learns_no_faster([high, high], figure=0.995)[0].endswith("3, 4; 3, 4")
     assert claims.learns_no_faster([high, high])[0].endswith("1, 1; 1, 1")

@@ -336,6 +336,7 @@ def test_a_pool_has_the_rates_of_its_workers() -> None:
     text = measurements.pool_table(benchmark())
     assert text.startswith("| runs of 40 epochs an hour |")
     one, pool = (3.41, 3.61), (4.81, 5.01)  # seconds an epoch
+    assert list(table_of(text))[:2] == ["1 worker", "3 workers"]
     assert table_of(text) == {
         "1 worker": cells(f"{3600 / 40 / seconds:.0f}" for seconds in one),
         "3 workers": cells(f"{3600 / 40 / seconds:.0f}" for seconds in pool),

@@ -170,6 +170,7 @@ def test_fewer_than_500_steps_call_for_caution(
     if steps < 500:
         assert f"**Mind:** only {steps} training steps: the moving averages of batch normalisation" in sentence
         assert f"{100 * 0.99**steps:.0f} % what they started from" in sentence
+        assert sentence.endswith(f" (95 % interval).\n\n**Mind:** {run.caution}.")
 
 
 def test_a_network_without_batch_normalisation_needs_no_caution() -> None:
@@ -281,7 +282,7 @@ def test_the_frame_of_rounds_has_the_counts_and_accuracies_of_each() -> None:
 
 def test_the_frame_of_rounds_keeps_the_numbers() -> None:
     frame = results.rounds(ROUNDS, GRADUAL)
-    assert frame.attrs["name"] == "rounds"
+    assert (frame.attrs["name"], frame.columns[0]) == ("rounds", "network")
     others = [[other_half_accuracy(run) for run in runs] for runs in (*ROUNDS, GRADUAL)]
     assert list(frame["other_half_accuracy"]) == pytest.approx([np.mean(values) for values in others])
     assert frame["other_half_accuracy_sd"][1] == pytest.approx(np.std(others[1], ddof=1))
@@ -323,7 +324,7 @@ def test_the_frame_of_survivors_counts_each_layer() -> None:
 def test_the_frame_of_parameters_marks_what_was_changed() -> None:
     published = CHAPTERS["approach_2"].published
     frame = results.parameters(published, {**published, "epochs": 10})
-    assert frame.attrs["name"] == "parameters"
+    assert (frame.attrs["name"], frame.columns[0]) == ("parameters", "parameter")
     rows = table_of(frame)
     assert list(rows) == [f"`{name}`" for name in published]
     for name, value in published.items():
@@ -342,7 +343,7 @@ def test_the_frame_of_provenance_names_record_and_machine() -> None:
         provenance={"date": "2026-02-03T04:05:06", "processor": "Other", "system": "macOS", "tensorflow": "2.19"},
     )  # fmt: skip
     frame = results.provenance([run, other])
-    assert frame.attrs["name"] == "provenance"
+    assert (frame.attrs["name"], frame.columns[0]) == ("provenance", "record")
     assert table_of(frame) == {
         f"`{run.config.key}`": {
             "run": "4-8-16-16-10, dropout 10 %, seed 7",

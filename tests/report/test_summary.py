@@ -136,6 +136,7 @@ def test_the_summary_has_every_network_with_its_numbers(results: Results) -> Non
     found = rows_of_summary(results)
     assert found == ROWS
     assert list(found) == list(ROWS)
+    assert summary.summary_table(results).startswith("| network | trainable |")
 
 
 def test_a_new_approach_is_in_the_summary(with_approach_4: Results) -> None:
@@ -339,6 +340,7 @@ def test_a_new_approach_may_be_the_answer(with_approach_4: Results) -> None:
 
 
 def test_the_articles_numbers_stand_beside_ours(results: Results) -> None:
+    assert summary.article_numbers(results).startswith("| number | the article | here |\n| :-- | --: | --: |\n")
     assert table_of(summary.article_numbers(results)) == {
         name: {"the article": article, "here": here}
         for name, article, here in (
@@ -394,6 +396,7 @@ def test_the_parameter_reference_has_every_parameter_of_every_chapter() -> None:
             for name, value in CHAPTERS[chapter].published.items()
             for known in [study.PARAMETERS[name]]
         }  # fmt: skip
+        assert section.splitlines()[1].startswith("| parameter | type |")
         assert section.splitlines()[2] == "| :-- | :-- | :-- | :-- | :-- |"
 
 

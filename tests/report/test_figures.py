@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import re
@@ -763,7 +764,12 @@ def test_the_caption_says_what_was_on_during_training() -> None:
     for network in (NETWORKS["no convolution"], dropped):
         picture = figures.learning_curves([run_of([0.9, 0.991, 0.99], architecture=network), RUNS[0]], "mine")
         assert f"{still}. Fainter lines are the test curves of 1 other seed. The" in picture.caption
-        assert "The learning rate has 0 falls." in picture.alt
+        assert (
+            "Test loss goes from 0.4 to 0.03, training loss from 0.7 to 0.007. The learning rate has 0" in picture.alt
+        )
+    odd = dataclasses.replace(RUNS[0], history=RUNS[0].history / 3)
+    alt = figures.learning_curves([odd], "mine").alt
+    assert "Test loss goes from 1.1 to 0.02, training loss from 1.2 to 0.0023. The learning rate has 2 falls." in alt
     assert f"{still} and with dropout on. " in picture_of("learning_curves").caption
 
 
@@ -1057,6 +1063,7 @@ def test_rates_stand_at_their_workers() -> None:
         "500,000 is the rate of runs that take no time."
     )
     more = figures.runs_an_hour({10: 460.0}, {300: 60.0}, 46.0, 500.0, "a").figure.axes[0]
+    assert more.get_xlim() == pytest.approx((1 / 300**0.05, 300**1.05))
     assert [46, 300 * 46] in [list(line.get_ydata()) for line in more.lines]
 
 
@@ -1117,7 +1124,8 @@ def test_ranking_crosses_what_each_mask_prunes() -> None:
             distances = np.abs(np.array(places) - np.round(places))
             assert 0.25 < distances.max() <= 0.35 and drawn_in == face
         assert list(axis.get_xticks()) == [1, 2]
-        assert {(line.get_linestyle(), line.get_markersize()) for line in axis.lines} == {("None", 2.5)}
+        styles = {(line.get_linestyle(), line.get_markersize(), line.get_rasterized()) for line in axis.lines}
+        assert styles == {("None", 2.5, True)}
         assert_inside(axis)
     left, right = picture.figure.axes
     assert left.get_ylim() == right.get_ylim()
@@ -1185,6 +1193,10 @@ def test_histograms_count_the_weights_that_are_left() -> None:
     assert picture.figure.get_figheight() == pytest.approx(0.3 + 2 * 2.3)
     assert picture.figure.get_supxlabel() == "weight" and picture.figure.get_supylabel() == "number of weights"
     assert [axis.get_subplotspec().get_geometry()[:3] for axis in picture.figure.axes] == [(2, 2, n) for n in range(4)]
+    five = figures.weight_histograms({f"{number}: trained": pruned(0.5) for number in range(5)}).figure
+    assert [axis.axison for axis in five.axes] == [True] * 5 + [False]
+    assert five.axes[0].get_subplotspec().get_geometry()[:2] == (3, 2)
+    assert five.get_figheight() == pytest.approx(0.3 + 3 * 2.3)
     one = picture_of("weight_histograms").figure
     assert len(one.axes) == 1 and one.get_figheight() == pytest.approx(0.3 + 2.3)
     none = {name: 0 * array for name, array in pruned(0.5).items()}

@@ -8,6 +8,7 @@ each with a word why. A fault is put into a copy of the project and tested in a 
 
 import ast
 import copy
+import gc
 import hashlib
 import json
 import os
@@ -219,5 +220,7 @@ if __name__ == "__main__":
 
     os.environ |= {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import tf_keras  # noqa: F401
+
+    gc.freeze()  # what is imported is not looked through again in every fork
 
     main(sys.argv[1], float(sys.argv[2]))

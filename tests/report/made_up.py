@@ -43,6 +43,7 @@ def made_up_run(
     correct = [round(accuracy * images) for accuracy in accuracies]
     columns = dict.fromkeys(HISTORY, [0.0] * len(accuracies))
     columns |= {"test_accuracy": list(accuracies), "test_correct": correct}
+    columns["learning_rate"] = [config.learning_rate] * len(accuracies)
     first = max(config.gradual_epochs - 1, 0)
     return TrainingRun(
         config=config,

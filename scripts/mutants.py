@@ -117,7 +117,10 @@ def mutants(source: str) -> dict[str, tuple[int, str]]:
                     continue
                 for new in faults(child):
                     before, after = (" ".join(ast.unparse(each).split()) for each in (child, new))
-                    start = len(os.path.commonprefix([before, after])) // 40 * 40
+                    if before == after:
+                        continue
+                    both = zip(f"{before}\n", f"{after}\n", strict=False)
+                    start = next(i for i, (one, other) in enumerate(both) if one != other) // 40 * 40
                     name = f"{where}: {before[start : start + 90]} → {after[start : start + 90]}"
                     seen[name] += 1
                     setattr(node, field, [*nodes[:index], new, *nodes[index + 1 :]] if value is nodes else new)
@@ -132,7 +135,9 @@ def mutants(source: str) -> dict[str, tuple[int, str]]:
 
 def copy_project(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, stdout=-1, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, stdout=-1, text=True, check=True
+    )
     for name in filter(os.path.exists, listed.stdout.splitlines()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
@@ -202,12 +207,12 @@ def main(module: str, minutes: float) -> None:
         noticed[name] = not passed
         free.append(folder)
         file.write_text(json.dumps({"hashes": hashes, "noticed": noticed}, indent=1, ensure_ascii=False), "utf-8")
-    tried = {name: was for name, was in noticed.items() if name not in equal}
-    survivors = sorted((found[name][0], name) for name, was in tried.items() if not was)
-    lines = [f"{module}:{line}: {name}" for line, name in survivors]
-    file.with_suffix(".txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    print(f"{module}: {len(tried)} of {len(found) - len(equal)} faults tried, {100 * sum(tried.values()) / len(tried):.1f} % noticed; "
-        f"survivors are in {file.with_suffix('.txt').relative_to(ROOT)}")
+    survivors = sorted((found[name][0], name) for name, was in noticed.items() if not was and name not in equal)
+    lines = "".join(f"{module}:{line}: {name}\n" for line, name in survivors)
+    file.with_suffix(".txt").write_text(lines, "utf-8")
+    tried = len(noticed.keys() - equal.keys())
+    print(f"{module}: {tried} of {len(found) - len(equal)} faults tried, {len(equal)} more change nothing;", end=" ")
+    print(f"{100 - 100 * len(survivors) / tried:.1f} % noticed, the others are in {file.with_suffix('.txt')}")
 
 
 if __name__ == "__main__":

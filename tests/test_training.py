@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallcnn import config as configuration
-from smallcnn import data
+from smallcnn import data, training
 from smallcnn.architecture import (
     Activation,
     Architecture,
@@ -25,10 +27,10 @@ from smallcnn.architecture import (
     convolution_kernels,
     initial_weights,
 )
-from smallcnn.config import TrainingConfig, TrainingRun
+from smallcnn.config import Checkpoint, TrainingConfig, TrainingRun
 from smallcnn.pruning import pruned_fractions
-from smallcnn.training import Callbacks, cross_entropy, data_order
-from tests.conftest import FakeTraining, assert_same_arrays
+from smallcnn.training import Callbacks, cross_entropy, data_order, train
+from tests.conftest import TINY_TEST_EXAMPLES, FakeTraining, assert_same_arrays
 from tests.networks import PUBLISHED, chain
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -321,6 +323,11 @@ def test_any_epoch_visits_different_images(seed: int, epoch: int, examples: int,
     assert 0 <= order.min() <= order.max() < examples
 
 
+def test_the_order_of_an_epoch_never_changes(config: TrainingConfig) -> None:
+    """Another order would be another recipe."""
+    assert data_order(change(config, seed=5), 1)[0, :6].tolist() == [381, 36, 487, 43, 76, 435]
+
+
 def test_epochs_and_seeds_have_orders_of_their_own(config: TrainingConfig) -> None:
     orders = [data_order(change(config, seed=seed), epoch).tobytes() for seed in range(5) for epoch in range(1, 6)]
     assert len(set(orders)) == len(orders)
@@ -373,6 +380,13 @@ def test_epochs_before_full_gradual_sparsity_do_not_count(config: TrainingConfig
     assert [better for better, *_ in rows] == [False, False, True, False, False]
     assert [stop for *_, stop in rows] == [False, False, False, True, True]
     assert callbacks.best_epoch == 3
+
+
+def test_there_is_no_best_epoch_before_the_first_that_counts(config: TrainingConfig) -> None:
+    callbacks = Callbacks(change(config, gradual_sparsity=0.5, gradual_epochs=2))
+    assert callbacks.best_epoch == 0
+    ended(callbacks, [0.99])
+    assert callbacks.best_epoch == 0
 
 
 class KerasCallbacks:
@@ -512,6 +526,63 @@ def test_a_run_of_too_few_steps_for_its_moving_averages_says_so(finished_run: Tr
     assert with_steps(10, Architecture((Flatten(), Dense(10), Activation("softmax")))).caution == ""
 
 
+def test_each_epoch_is_told_in_a_line(config: TrainingConfig, fake_training: FakeTraining) -> None:
+    fake_training.accuracies = [0.25, 0.75]
+    fake_training(config)
+    first, second = fake_training.lines
+    label = "4-8-16-16-10, dropout 10 %, seed 0"
+    told = rf"{re.escape(label)}: epoch {{}} of at most 2, training 50.00 %, test {{}}.00 %, 0.\d s"
+    assert re.fullmatch(told.format(1, 25), first)
+    assert re.fullmatch(told.format(2, 75), second)
+    assert isinstance(second, configuration.EpochLine)
+    assert (second.label, second.epoch, second.epochs) == (label, 2, 2)
+    assert (first.epoch, first.epochs) == (1, 2)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes a second pass with every look at the clock; the call sets it back."""
+
+    def set_back() -> None:
+        monkeypatch.setattr(training.time, "perf_counter", iter(map(float, range(100, 200))).__next__)
+
+    set_back()
+    return set_back
+
+
+def test_a_checkpoint_is_what_a_run_goes_on_from(
+    config: TrainingConfig, fake_training: FakeTraining, clock: Callable[[], None], assert_same_run: Callable[..., None]
+) -> None:
+    config = change(config, epochs=6, early_stopping_patience=2, plateau_patience=1)
+    fake_training.accuracies = [0.5, 0.99, 0.985, 0.995, 0.6, 0.7]
+    kept: list[Checkpoint] = []
+    whole = train(config, report=lambda line: None, keep=lambda reached: kept.append(copy.deepcopy(reached)))
+    assert (whole.epochs_run, whole.best_epoch) == (6, 4)
+    # The clock is looked at once before the epochs, three times in each, and once after them.
+    assert (whole.epoch_seconds, whole.seconds) == ([1.0] * 6, 19.0)
+    assert [checkpoint.seconds for checkpoint in kept] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0]
+    assert [len(checkpoint.engine_state["orders"]) for checkpoint in kept] == [1, 2, 3, 4, 5, 6]
+    for epochs, checkpoint in enumerate(kept, start=1):
+        assert checkpoint.history == {name: column[:epochs] for name, column in whole.history.to_dict("list").items()}
+        assert checkpoint.misclassified == whole.misclassified[:epochs]
+        clock()
+        again = train(config, report=lambda line: None, checkpoint=copy.deepcopy(checkpoint))
+        assert_same_run(again, whole, measured_once=False)
+        assert fake_training.engine.learning_rates == whole.history["learning_rate"].tolist()[epochs:]
+        assert (again.epoch_seconds, again.seconds) == ([1.0] * 6, 19.0)
+
+
+def test_a_checkpoint_before_the_first_epoch_that_counts_has_the_initial_weights(
+    config: TrainingConfig, fake_training: FakeTraining
+) -> None:
+    gradual = change(config, gradual_sparsity=0.5, gradual_epochs=2)
+    kept: list[Checkpoint] = []
+    train(gradual, report=lambda line: None, keep=lambda reached: kept.append(copy.copy(reached)))
+    assert_same_arrays(kept[0].best_weights, initial_weights(config.architecture, config.seed))
+    assert_same_arrays({"classes": kept[0].predicted_classes}, {"classes": np.zeros(TINY_TEST_EXAMPLES, np.uint8)})
+    assert kept[1].predicted_classes.any()
+
+
 def test_a_run_stops_early(config: TrainingConfig, fake_training: FakeTraining) -> None:
     fake_training.accuracies = [0.99, 0.98, 0.98, 0.98, 0.98]
     run = fake_training(change(config, epochs=5, early_stopping_patience=2))
@@ -543,6 +614,14 @@ def test_a_loss_that_is_no_number_ends_the_run(
 ) -> None:
     fake_training.loss = loss
     with pytest.raises(FloatingPointError, match="epoch 1 .* learning_rate"):
+        fake_training(config)
+
+
+def test_a_test_loss_that_is_no_number_ends_the_run(
+    config: TrainingConfig, fake_training: FakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "cross_entropy", lambda probabilities, labels: NAN)
+    with pytest.raises(FloatingPointError, match="epoch 1"):
         fake_training(config)
 
 

@@ -26,6 +26,7 @@ from smallcnn.commands import CommandError
 from smallcnn.config import HISTORY, Caution, Checkpoint, Report, TrainingConfig, TrainingRun, history_frame
 from smallcnn.files import replacing
 from smallcnn.paths import record_folders, runs_folder
+from smallcnn.provenance import PACKAGES
 from smallcnn.runs import progress, workers
 from smallcnn.training import Callbacks, train
 
@@ -305,6 +306,8 @@ def _read(folder: Path) -> TrainingRun:
 
 
 def _expect_consistency(run: TrainingRun, history: dict[str, list[float]]) -> None:
+    packages = {name: text for name, text in run.provenance.items() if isinstance(text, str)}
+    _expect(packages.keys() >= set(PACKAGES[run.config.engine]), "its provenance is not that of its engine")
     images = len(run.predicted_classes)
     are_images = all(wrong == sorted(set(wrong) & set(range(images))) for wrong in run.misclassified)
     _expect(are_images and (run.predicted_classes < CLASSES).all(), "its predictions are not those of so many images")

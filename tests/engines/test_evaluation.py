@@ -1,4 +1,4 @@
-"""After real training steps both engines predict, and report, what plain NumPy computes from their weights in float64."""
+"""Both engines predict, and report of their training, what plain NumPy computes from their weights in float64."""
 
 from __future__ import annotations
 

@@ -13,18 +13,21 @@ override CHAPTER := $(value CHAPTER)
 override PARAMS := $(value PARAMS)
 override GRID := $(value GRID)
 override FRESH := $(value FRESH)
+override MODULE := $(value MODULE)
+MINUTES ?= 10
+override MINUTES := $(value MINUTES)
 PORT ?= 8000
 override PORT := $(value PORT)
 TF_CPP_MIN_LOG_LEVEL ?= 3
 # Files are UTF-8 whatever the locale is; a folder's name may have any letters.
 PYTHONUTF8 := 1
-export CHAPTER PARAMS GRID PORT TF_CPP_MIN_LOG_LEVEL PYTHONUTF8
+export CHAPTER PARAMS GRID PORT MODULE MINUTES TF_CPP_MIN_LOG_LEVEL PYTHONUTF8
 
 ifneq ($(filter-out 1,$(FRESH)),)
 $(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)
 endif
 
-.PHONY: help setup book preview rerun sweep runs record parameters bench test test-fast lint format hooks serve lock clean
+.PHONY: help setup book preview rerun sweep runs record parameters bench test test-fast mutants lint format hooks serve lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -76,6 +79,10 @@ test: $(READY)
 ## Runs the tests that need no training, no built book and no browser, for use while you work.
 test-fast: $(READY)
 	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
+
+## Puts faults into a module and lists those that its tests miss: make mutants MODULE=smallcnn/pruning.py MINUTES=10
+mutants: $(READY)
+	@$(PYTHON) scripts/mutants.py "$$MODULE" "$$MINUTES"
 
 ## Checks the format and the style of the code, notebooks included, and the library's types.
 lint: $(READY)

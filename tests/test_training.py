@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallcnn import config as configuration
-from smallcnn import data, training
+from smallcnn import data, models, training
 from smallcnn.architecture import (
     Activation,
     Architecture,
     BatchNormalisation,
     Dense,
+    Dropout,
     Flatten,
     convolution_kernels,
     initial_weights,
@@ -73,6 +74,7 @@ def change(config: TrainingConfig, **changes: Any) -> TrainingConfig:
         ("seed", 0.5, TypeError),
         ("seed", None, TypeError),
         ("epochs", 0, ValueError),
+        ("epochs", 100_001, ValueError),
         ("epochs", -3, ValueError),
         ("epochs", True, TypeError),
         ("epochs", "ten", TypeError),
@@ -159,7 +161,9 @@ def test_a_gradual_schedule_needs_epochs_to_reach_its_sparsity(config: TrainingC
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("seed", 2**63 - 1),
         ("epochs", 1),
+        ("epochs", 100_000),
         ("batch_size", 1),
         ("batch_size", 1000),
         ("train_examples", 125),
@@ -172,7 +176,45 @@ def test_a_gradual_schedule_needs_epochs_to_reach_its_sparsity(config: TrainingC
     ],
 )
 def test_the_ends_of_a_range_are_allowed(config: TrainingConfig, name: str, value: Any) -> None:
-    assert getattr(change(config, **{name: value}), name) == value
+    found = getattr(change(config, **{name: value}), name)
+    assert found == value
+    assert type(found) is type(getattr(config, name))
+
+
+def test_a_label_tells_a_run_from_its_neighbours(config: TrainingConfig) -> None:
+    without = chain((4, 10), dropout=0.0, dropout_after=(1,))
+    assert change(config, architecture=without, seed=7).label == "4-10, seed 7"
+    layers = [Dropout(0.25), Dropout(0.1), Dropout(0.0), *without.layers]
+    assert change(config, architecture=Architecture(layers)).label == "4-10, dropout 10 %, dropout 25 %, seed 0"
+    label = "4-8-16-16-10, dropout 10 %"
+    assert change(config, pruned_fractions=(0.2, 0.4)).label == f"{label}, pruning round 2, seed 0"
+    assert change(config, gradual_sparsity=0.5577).label == f"{label}, gradual to 55.8 %, seed 0"
+
+
+def test_a_configuration_and_a_run_are_shown_in_a_line(config: TrainingConfig, fake_training: FakeTraining) -> None:
+    label = "4-8-16-16-10, dropout 10 %, seed 0"
+    assert repr(config) == f"<TrainingConfig {config.key}: {label}; 2 epochs at most, learning rate 0.01, tensorflow>"
+    fake_training.accuracies = [0.5, 0.75, 0.25]
+    run = fake_training(change(config, epochs=3))
+    found = f"<TrainingRun {run.config.key}: {label}; 75.00 % of the test images after epoch 2 of 3>"
+    assert repr(run) == found
+    for record in (config, run):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            record.seed = 1
+
+
+def test_the_model_of_a_run_has_its_network_and_weights(
+    finished_run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "trained_model", lambda *arguments: arguments)
+    assert finished_run.model() == (finished_run.config.architecture, finished_run.weights)
+
+
+def test_the_gradual_schedule_ends_as_sparse_as_the_rounds(config: TrainingConfig) -> None:
+    fractions = pruned_fractions("article", 0.2, 2)
+    gradual = config.pruned_gradually(fractions, 2)
+    assert gradual == change(config, gradual_sparsity=1 - 2309 / 5220, gradual_epochs=2)
+    assert config.pruned_gradually([0.2], 1).gradual_sparsity == pytest.approx(0.2)
 
 
 def test_the_key_of_a_configuration_never_changes(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,10 +520,10 @@ def test_cross_entropy_is_that_of_keras(keras: ModuleType) -> None:
 
 
 def test_a_run_keeps_the_best_epoch(config: TrainingConfig, fake_training: FakeTraining) -> None:
-    fake_training.accuracies = [0.5, 0.9, 0.7, 0.9]
-    run = fake_training(change(config, epochs=4))
-    assert (run.best_epoch, run.epochs_run) == (2, 4)
-    assert (run.best_test_accuracy, run.final_test_accuracy) == (0.9, 0.9)
+    fake_training.accuracies = [0.5, 0.9, 0.7, 0.9, 0.8]
+    run = fake_training(change(config, epochs=5))
+    assert (run.best_epoch, run.epochs_run, run.steps) == (2, 5, 16)
+    assert (run.best_test_accuracy, run.final_test_accuracy) == (0.9, 0.8)
     expected = {name: array + np.float32(2) for name, array in initial_weights(config.architecture, 0).items()}
     assert_same_arrays(run.weights, expected)
     wrong = np.flatnonzero(run.predicted_classes != fake_training.test_set.labels)

@@ -310,7 +310,9 @@ def _expect_consistency(run: TrainingRun, history: dict[str, list[float]]) -> No
     _expect(packages.keys() >= set(PACKAGES[run.config.engine]), "its provenance is not that of its engine")
     images = len(run.predicted_classes)
     are_images = all(wrong == sorted(set(wrong) & set(range(images))) for wrong in run.misclassified)
-    _expect(are_images and (run.predicted_classes < CLASSES).all(), "its predictions are not those of so many images")
+    _expect(
+        are_images and bool((run.predicted_classes < CLASSES).all()), "its predictions are not those of so many images"
+    )
     correct = [images - len(wrong) for wrong in run.misclassified]
     are_counted = history["test_correct"] == correct and history["test_accuracy"] == [each / images for each in correct]
     are_fractions = all(0 <= accuracy <= 1 for accuracy in history["train_accuracy"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
+import os
 import random
 import re
 import shutil
@@ -67,6 +70,7 @@ def rewrite(record: Path, **changes: Any) -> None:
 
 def test_nothing_is_found_where_nothing_was_recorded(config: TrainingConfig, runs_folder: Path) -> None:
     assert find_run(config) is None
+    assert not records.is_recorded(config)
     runs_folder.mkdir()
     assert find_run(config) is None
 
@@ -76,6 +80,7 @@ def test_a_run_comes_back_equal_to_the_bit(
 ) -> None:
     found = find_run(finished_run.config)
     assert_same_run(found, finished_run)
+    assert records.is_recorded(finished_run.config)
     assert found.best_test_accuracy == finished_run.best_test_accuracy == 0.75
 
 
@@ -245,6 +250,28 @@ def test_weights_of_another_network_are_found(finished_run: TrainingRun, runs_fo
             find_run(finished_run.config)
 
 
+@pytest.mark.parametrize("names", [["block_5/bias"], None])
+def test_weights_of_another_type_are_found(
+    finished_run: TrainingRun, runs_folder: Path, names: list[str] | None
+) -> None:
+    other = {name: finished_run.weights[name].astype(np.float64) for name in names or finished_run.weights}
+    save_run(dataclasses.replace(finished_run, weights=finished_run.weights | other))
+    with pytest.raises(DamagedRun, match=r"damaged \(its weights are not float32 numbers\)"):
+        find_run(finished_run.config)
+
+
+def test_weights_that_would_run_a_program_are_neither_written_nor_read(finished_run: TrainingRun, record: Path) -> None:
+    weights = finished_run.weights | {"block_5/bias": np.array([{}] * 10, object)}
+    with pytest.raises(ValueError, match="[Oo]bject"):
+        save_run(dataclasses.replace(finished_run, weights=weights))
+    content = io.BytesIO()
+    np.savez(content, **weights)
+    (record / "weights.npz").write_bytes(content.getvalue())
+    rewrite(record, weights_sha256=hashlib.sha256(content.getvalue()).hexdigest())
+    with pytest.raises(DamagedRun, match="Object arrays cannot be loaded"):
+        find_run(finished_run.config)
+
+
 def test_json_too_deep_to_read_is_found(finished_run: TrainingRun, record: Path) -> None:
     (record / "run.json").write_text("[" * 100_000)
     with pytest.raises(DamagedRun):
@@ -329,7 +356,7 @@ def test_a_record_that_contradicts_itself_is_found(
     changes = value(fields) if callable(value) else {name: value}
     assert changes[name] != fields[name]
     rewrite(record, **changes)
-    with pytest.raises(DamagedRun, match=f"{finished_run.config.key} is damaged \\(.*{re.escape(words)}"):
+    with pytest.raises(DamagedRun, match=f"{finished_run.config.key} is damaged \\({re.escape(words)}"):
         find_run(finished_run.config)
 
 
@@ -382,9 +409,10 @@ def test_a_history_with_values_that_are_no_numbers_is_not_recorded(
 def test_a_half_written_temporary_folder_is_not_a_record(
     finished_run: TrainingRun, runs_folder: Path, assert_same_run: CompareRuns
 ) -> None:
-    leftover = runs_folder / f".{finished_run.config.key}.12345.part"
-    leftover.mkdir(parents=True)
-    (leftover / "weights.npz").write_bytes(b"half")
+    for process in (12345, os.getpid()):
+        leftover = runs_folder / f".{finished_run.config.key}.{process}.part"
+        leftover.mkdir(parents=True)
+        (leftover / "weights.npz").write_bytes(b"half")
     assert find_run(finished_run.config) is None
     save_run(finished_run)
     assert_same_run(find_run(finished_run.config), finished_run)
@@ -663,6 +691,27 @@ def test_an_interrupted_run_says_how_far_it_was(
     label = "4-8-16-16-10, dropout 10 %, seed 0"
     assert str(raised.value) == f"interrupted after epoch 1 of {label}; the same again goes on from there"
     assert raised.value.exit_code == 130
+
+
+def test_a_run_that_is_interrupted_in_its_first_epoch_says_so(
+    config: TrainingConfig, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records, "train", interrupted)
+    with pytest.raises(Interrupted, match="^interrupted after epoch 0 of"):
+        get_runs([dataclasses.replace(config, engine="halide")], lambda line: None)
+
+
+def test_a_run_at_its_best_after_the_first_epoch_comes_back(
+    config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path, assert_same_run: CompareRuns
+) -> None:
+    fake_training.accuracies = [0.75, 0.5]
+    run = fake_training(config)
+    save_run(run)
+    assert_same_run(find_run(config), run)
+    assert (run.best_epoch, run.final_test_accuracy) == (1, 0.5)
 
 
 def test_interrupted_workers_say_how_much_is_left(

@@ -170,6 +170,7 @@ def test_a_gradual_schedule_needs_epochs_to_reach_its_sparsity(config: TrainingC
         ("train_examples", 60_000),
         ("early_stopping_baseline", 0),
         ("early_stopping_baseline", 1),
+        ("gradual_sparsity", 0),
         ("gradual_sparsity", 0.999),
         ("gradual_epochs", 2),
         ("learning_rate", 100),
@@ -221,6 +222,10 @@ def test_the_key_of_a_configuration_never_changes(config: TrainingConfig, monkey
     """Published runs are found by their keys, so a change of how keys are made would orphan every one of them."""
     monkeypatch.setitem(configuration.RECIPE_VERSIONS, config.engine, 1)
     assert config.key == "a673ab05c3f1c0ef"
+
+
+def test_the_engines_are_called_as_published_runs_call_them() -> None:
+    assert configuration.ENGINES == ("halide", "tensorflow")
 
 
 def test_every_field_is_part_of_the_key(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -578,7 +578,7 @@ def test_each_epoch_is_told_in_a_line(config: TrainingConfig, fake_training: Fak
     fake_training(config)
     first, second = fake_training.lines
     label = "4-8-16-16-10, dropout 10 %, seed 0"
-    told = rf"{re.escape(label)}: epoch {{}} of at most 2, training 50.00 %, test {{}}.00 %, 0.\d s"
+    told = rf"{re.escape(label)}: epoch {{}} of at most 2, training 50.00 %, test {{}}.00 %, \d+\.\d s"
     assert re.fullmatch(told.format(1, 25), first)
     assert re.fullmatch(told.format(2, 75), second)
     assert isinstance(second, configuration.EpochLine)

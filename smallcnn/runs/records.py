@@ -31,6 +31,7 @@ from smallcnn.runs import progress, workers
 from smallcnn.training import Callbacks, train
 
 WEIGHTS_OF_CHECKPOINT = ("best_weights", "engine_state")
+ROUNDING = 1e-9  # of a sum of durations, in seconds
 
 
 class DamagedRun(Exception):
@@ -309,16 +310,16 @@ def _expect_consistency(run: TrainingRun, history: dict[str, list[float]]) -> No
     packages = {name: text for name, text in run.provenance.items() if isinstance(text, str)}
     _expect(packages.keys() >= set(PACKAGES[run.config.engine]), "its provenance is not that of its engine")
     images = len(run.predicted_classes)
-    are_images = all(wrong == sorted(set(wrong) & set(range(images))) for wrong in run.misclassified)
-    _expect(
-        are_images and bool((run.predicted_classes < CLASSES).all()), "its predictions are not those of so many images"
-    )
+    numbers = set(range(images))
+    are_images = all(wrong == sorted(numbers.intersection(wrong)) for wrong in run.misclassified)
+    are_classes = bool((run.predicted_classes < CLASSES).all())
+    _expect(are_images and are_classes, "its predictions are not those of so many images")
     correct = [images - len(wrong) for wrong in run.misclassified]
     are_counted = history["test_correct"] == correct and history["test_accuracy"] == [each / images for each in correct]
     are_fractions = all(0 <= accuracy <= 1 for accuracy in history["train_accuracy"])
     _expect(are_counted and are_fractions, "its accuracies contradict each other")
-    are_losses = min(history["train_loss"] + history["test_loss"]) >= 0
-    _expect(are_losses and 0 <= sum(run.epoch_seconds) <= run.seconds, "its losses or durations are none")
+    are_amounts = min(history["train_loss"] + history["test_loss"] + run.epoch_seconds) >= 0
+    _expect(are_amounts and sum(run.epoch_seconds) <= run.seconds + ROUNDING, "its losses or durations are none")
     callbacks, rates = Callbacks(run.config), []
     for epoch, accuracy in enumerate(history["test_accuracy"], start=1):
         rates.append(callbacks.learning_rate)

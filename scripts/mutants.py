@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "mutants"
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.toml"
 WORKERS = 2
-# A module's tests are in the file of its name in the same folder, but for these; slow ones are run for engines only.
+# A module's tests are in the file of its name, or else of its folder's, but for these; slow ones run for engines only.
 TESTS = {
     "smallcnn/config.py": ["tests/test_training.py"],
-    "smallcnn/engines/tensorflow.py": ["tests/engines/test_tensorflow.py"],
+    "smallcnn/engines/tensorflow.py": ["tests/engines/test_evaluation.py", "tests/engines/test_tensorflow.py"],
 }
 SWAPPED = {
     ast.Add: ast.Sub, ast.Mult: ast.Div, ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Lt: ast.LtE, ast.Gt: ast.GtE,
@@ -135,12 +135,11 @@ def mutants(source: str) -> dict[str, tuple[int, str]]:
 
 def copy_project(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, stdout=-1, text=True, check=True
-    )
-    for name in filter(os.path.exists, listed.stdout.splitlines()):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
+    listed = subprocess.run(["git", "ls-files", "-zco", "--exclude-standard"], cwd=ROOT, stdout=-1, check=True)
+    for name in listed.stdout.decode().split("\0"):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
     (folder / "data").symlink_to(ROOT / "data")
     return folder
 
@@ -173,12 +172,13 @@ def finish() -> tuple[int, bool]:
 
 
 def main(module: str, minutes: float) -> None:
-    if not (ROOT / module).is_file():
-        sys.exit(f"MODULE is {module!r}; expected the path of a module, such as smallcnn/pruning.py")
     stop = time.monotonic() + 60 * minutes
     source = (ROOT / module).read_text("utf-8")
-    named = Path("tests", *Path(module).parts[1:-1], f"test_{Path(module).name}")
-    tests = TESTS.get(module, [str(named)])
+    folder = Path("tests", *Path(module).parts[1:-1])
+    named = [folder / f"test_{Path(module).name}", folder.with_name(f"test_{folder.name}.py")]
+    tests = TESTS.get(module) or [str(path) for path in named if (ROOT / path).is_file()][:1]
+    if not tests:
+        sys.exit(f"{module} has neither {named[0]} nor {named[1]}; name its tests in TESTS of scripts/mutants.py")
     options = [*tests, "--hypothesis-seed=0", *([] if "/engines/" in module else ["-m", "not slow"])]
     found, equal = mutants(source), tomllib.loads(EQUIVALENT.read_text("utf-8")).get(module, {})
     for name in equal.keys() - found.keys():
@@ -191,7 +191,7 @@ def main(module: str, minutes: float) -> None:
     left = [name for name in found if name not in noticed and name not in equal]
     random.Random(0).shuffle(left)
 
-    free = [copy_project(RESULTS / f"copy-{number}") for number in range(WORKERS)]
+    free = [copy_project(file.with_suffix(f".{number}")) for number in range(WORKERS)]
     started = time.monotonic()
     for folder in free:
         start(folder, module, ast.unparse(ast.parse(source)), options)
@@ -199,25 +199,34 @@ def main(module: str, minutes: float) -> None:
             sys.exit(f"the tests of {module} fail without a fault: {' '.join(tests)}; mend them first")
     longest = 30 + 5 * (time.monotonic() - started) / WORKERS
     running: dict[int, tuple[str, Path]] = {}
-    while running or (left and time.monotonic() < stop):
-        while free and left and time.monotonic() < stop:
-            name, folder = left.pop(), free.pop()
-            number = start(folder, module, found[name][1], options, longest, PYTHONDONTWRITEBYTECODE="1")
-            running[number] = name, folder
-        number, passed = finish()
-        name, folder = running.pop(number)
-        noticed[name] = not passed
-        free.append(folder)
-        file.write_text(json.dumps({"hashes": hashes, "noticed": noticed}, indent=1, ensure_ascii=False), "utf-8")
+    try:
+        while running or (left and time.monotonic() < stop):
+            while free and left and time.monotonic() < stop:
+                name, folder = left.pop(), free.pop()
+                number = start(folder, module, found[name][1], options, longest, PYTHONDONTWRITEBYTECODE="1")
+                running[number] = name, folder
+            number, passed = finish()
+            name, folder = running.pop(number)
+            noticed[name] = not passed
+            free.append(folder)
+            file.write_text(json.dumps({"hashes": hashes, "noticed": noticed}, indent=1, ensure_ascii=False), "utf-8")
+    finally:
+        for number in running:
+            os.killpg(number, signal.SIGKILL)
+        for number in range(WORKERS):
+            shutil.rmtree(file.with_suffix(f".{number}"), ignore_errors=True)
     survivors = sorted((found[name][0], name) for name, was in noticed.items() if not was and name not in equal)
     lines = "".join(f"{module}:{line}: {name}\n" for line, name in survivors)
     file.with_suffix(".txt").write_text(lines, "utf-8")
     tried = len(noticed.keys() - equal.keys())
     print(f"{module}: {tried} of {len(found) - len(equal)} faults tried, {len(equal)} more change nothing;", end=" ")
-    print(f"{100 - 100 * len(survivors) / tried:.1f} % noticed, the others are in {file.with_suffix('.txt')}")
+    print(f"{100 - 100 * len(survivors) / max(tried, 1):.1f} % noticed, the others are in {file.with_suffix('.txt')}")
 
 
 if __name__ == "__main__":
+    module, minutes = sys.argv[1:]
+    if not (ROOT / module).is_file() or not minutes.isdecimal():
+        sys.exit(f"MODULE is {module!r}, MINUTES is {minutes!r}; expected such as smallcnn/pruning.py and 10")
     os.nice(19)
     import hypothesis.strategies  # noqa: F401
     import numpy  # noqa: F401
@@ -225,9 +234,11 @@ if __name__ == "__main__":
     import pytest
     import scipy.stats  # noqa: F401
 
-    os.environ |= {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # as the library imports it, and as quietly
+    standard_error = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     import tf_keras  # noqa: F401
 
+    os.dup2(standard_error, 2)
     gc.freeze()  # what is imported is not looked through again in every fork
-
-    main(sys.argv[1], float(sys.argv[2]))
+    main(module, float(minutes))

@@ -15,6 +15,7 @@ override CHAPTER := $(value CHAPTER)
 override PARAMS := $(value PARAMS)
 override GRID := $(value GRID)
 override FRESH := $(value FRESH)
+override MODULE := $(value MODULE)
 PORT ?= 8000
 override PORT := $(value PORT)
 override MINUTES := $(value MINUTES)
@@ -24,14 +25,14 @@ override KEYS := $(value KEYS)
 PYTHONUTF8 := 1
 # Python obeys its own variables before any program can forget them.
 unexport $(filter-out PYTHON PYTHON_BOOTSTRAP PYTHONUTF8,$(filter PYTHON%,$(.VARIABLES))) __PYVENV_LAUNCHER__
-export CHAPTER PARAMS GRID PORT MINUTES SAMPLE KEYS PYTHONUTF8
+export CHAPTER PARAMS GRID PORT MODULE MINUTES SAMPLE KEYS PYTHONUTF8
 
 ifneq ($(filter-out 1,$(FRESH)),)
 $(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)
 endif
 
 # Any other word NAME=value would do nothing, so it is a slip; one in the environment is not meant for this project.
-KNOWN := CHAPTER PARAMS GRID FRESH PORT MINUTES SAMPLE KEYS PYTHON_BOOTSTRAP \
+KNOWN := CHAPTER PARAMS GRID FRESH PORT MODULE MINUTES SAMPLE KEYS PYTHON_BOOTSTRAP \
     DASK_SCHEDULER_ADDRESS HL_NUM_THREADS SMALLCNN_MNIST SMALLCNN_RUNS SMALLCNN_BUILD SMALLCNN_CELL_SECONDS
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(firstword $(filter-out $(KNOWN),$(GIVEN)))
@@ -41,7 +42,7 @@ NEAREST := $(shell $(or $(wildcard $(PYTHON)),python3) -Ic '$(CLOSEST)' '$(subst
 $(error $(UNKNOWN) is not known here; $(if $(NEAREST),did you mean $(NEAREST)=…?,a hyperparameter is given in PARAMS, such as PARAMS="epochs=10".) Known are $(KNOWN))
 endif
 
-.PHONY: help setup book preview rerun sweep runs record reproduce parameters bench test test-fast lint format hooks serve lock clean
+.PHONY: help setup book preview rerun sweep runs record reproduce parameters bench test test-fast mutants lint format hooks serve lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -97,6 +98,10 @@ test: $(READY)
 ## Runs the tests that need no training, no built book and no browser, for use while you work.
 test-fast: $(READY)
 	@$(RUN) pytest $(PARALLEL) -m "not slow"
+
+## Puts faults into a module and lists those that its tests miss: make mutants MODULE=smallcnn/pruning.py MINUTES=10
+mutants: $(READY)
+	@$(PYTHON) -m smallcnn.surroundings scripts/mutants.py "$$MODULE" "$${MINUTES:-10}"
 
 ## Checks the format and the style of the code, notebooks included, and the library's types.
 lint: $(READY)

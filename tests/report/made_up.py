@@ -9,6 +9,7 @@ import numpy as np
 
 from smallcnn.architecture import Architecture, Weights, initial_weights
 from smallcnn.config import HISTORY, TrainingConfig, TrainingRun, history_frame
+from smallcnn.provenance import PACKAGES
 from smallcnn.study import TRAINING
 from tests.networks import PUBLISHED
 
@@ -63,7 +64,7 @@ def made_up_run(
         weights=weights or initial_weights(architecture, seed),
         epoch_seconds=list(seconds * epochs / epochs.sum()),
         seconds=seconds,
-        provenance=dict(provenance),
+        provenance={**provenance, **dict.fromkeys(PACKAGES[config.engine], "1.2.3"), **provenance},
     )
 
 

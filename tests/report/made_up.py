@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from smallcnn.architecture import Architecture, Weights, initial_weights
 from smallcnn.config import HISTORY, TrainingConfig, TrainingRun, history_frame
 from smallcnn.provenance import PACKAGES
 from smallcnn.study import TRAINING
+from smallcnn.training import Callbacks
 from tests.networks import PUBLISHED
 
 PROVENANCE = {
@@ -44,7 +45,7 @@ def made_up_run(
     correct = [round(accuracy * images) for accuracy in accuracies]
     epochs = np.arange(1, len(accuracies) + 1)
     columns = {
-        "learning_rate": config.learning_rate / epochs,
+        "learning_rate": learning_rates(config, accuracies),
         "train_loss": (0.7 + seed / 100) / epochs,
         "train_accuracy": 0.3 + seed / 100 + 0.4 * epochs / len(epochs),
         "test_loss": (0.5 + seed / 100) / epochs,
@@ -66,6 +67,14 @@ def made_up_run(
         seconds=seconds,
         provenance={**provenance, **dict.fromkeys(PACKAGES[config.engine], "1.2.3"), **provenance},
     )
+
+
+def learning_rates(config: TrainingConfig, accuracies: Sequence[float]) -> Iterator[float]:
+    """Those that such accuracies lead to."""
+    callbacks = Callbacks(config)
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        yield callbacks.learning_rate
+        callbacks.epoch_ended(epoch, accuracy)
 
 
 def made_up_runs(*bests: float, **options: Any) -> list[TrainingRun]:

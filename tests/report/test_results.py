@@ -357,7 +357,7 @@ def test_the_frame_of_provenance_names_record_and_machine() -> None:
             "engine": "tensorflow",
             "trained on": "2026-02-03",
             "machine": "Other, macOS",
-            "software": "tensorflow 2.19",
+            "software": "tensorflow 2.19, numpy 1.2.3, tf_keras 1.2.3, tensorflow-model-optimization 1.2.3",
         },
     }
     assert run.provenance["date"] == PROVENANCE["date"]  # making the table takes nothing out of the run

@@ -80,7 +80,8 @@ def _set_dense_gradients(block: Block, packs: int, stages: Stages) -> None:
     at = (number, channel, column, row)
     by_pack, kernel_gradient = hl.Func("by_pack"), hl.Func("dense_kernel_gradient")
     by_pack[(*at, pack)] = hl.f32(0)
-    by_pack[(*at, pack)] += score_gradient[number, image.x, pack] * output[image.x, column, row, channel, pack]
+    term = score_gradient[number, image.x, pack] * output[image.x, column, row, channel, pack]
+    by_pack[(*at, pack)] = hl.strict_float(by_pack[(*at, pack)] + term)
     by_pack.compute_root().vectorize(number, CLASSES)
     by_pack.update().reorder(number, image.x, channel, column, row, pack).vectorize(number, CLASSES).parallel(pack)
     kernel_gradient[at] = sum_over_packs(by_pack, packs, *at)
@@ -136,13 +137,12 @@ def _set_normalisation_gradients(block: Block, batch_size: int, stages: Stages) 
     scale = stages[block.name("gamma")][channel] * inverse
     factor_x = -scale * inverse * gamma_gradient[channel] / hl.f32(count)
     summand = -scale * beta_gradient[channel] / hl.f32(count) - factor_x * stages[block.name("mean")][channel]
-    coefficients[channel] = (scale / kept, factor_x, summand)
+    coefficients[channel] = tuple(map(hl.strict_float, (scale / kept, factor_x, summand)))
     mean, positive = (stages[block.name(name)][channel] for name in ("mean", "positive"))
     positive_sums = (sum_g_positive, mean * hl.f32(count), positive)
     bias_gradient = hl.Func("bias_gradient")
-    bias_gradient[channel] = hl.f32(
-        reduce(add, (hl.f64(coefficients[channel][i]) * hl.f64(total) for i, total in enumerate(positive_sums)))
-    )
+    terms = (hl.f64(coefficients[channel][i]) * hl.f64(total) for i, total in enumerate(positive_sums))
+    bias_gradient[channel] = hl.f32(hl.strict_float(reduce(add, terms)))
     stages[block.name("bias_gradient")] = bias_gradient.compute_root()
     return coefficients.compute_root()
 
@@ -158,7 +158,7 @@ def _convolution_gradient(block: Block, coefficients: hl.Func, stages: Stages) -
     normalised = normalise(block, activation, stages)
     g = _unpool(block, output_gradient, normalised) if block.pooled else output_gradient[MAPS]
     x, factors = activation[MAPS], coefficients[channel]
-    value = factors[0] * g + (factors[1] * x + factors[2])
+    value = hl.strict_float(factors[0] * g + (factors[1] * x + factors[2]))
     inside[MAPS] = hl.select(x > 0.0, value * stages["lane_mask"][lane, pack], 0.0)
     everywhere, inner = hl.Range(), hl.Range(0, block.size)
     bounds = [everywhere, inner, inner, everywhere, everywhere]
@@ -197,18 +197,18 @@ def _kernel_gradient(block: Block, packs: int, gradient: hl.Func, stages: Stages
     maps = stages[block.input]
     group, width = _filter_group(block.filters)
     rows = _strip_rows(block)
-    pixel = hl.RDom([(0, LANES // width), (0, block.size), (0, rows)], "pixel")
+    pixel = hl.RDom([(0, block.size), (0, rows)], "pixel")
     strip = hl.RDom([(0, block.size // rows)], "strip")
-    image = hl.RDom([(0, width)], "image")
+    image = hl.RDom([(0, LANES)], "image")
     tap_column, tap_row, strip_number = (hl.Var(name) for name in ("tap_column", "tap_row", "strip_number"))
     weight = (tap_column, number, tap_row, channel)
-    x, y, i = pixel.y, rows * strip_number + pixel.z, width * pixel.x + lane
+    x, y = pixel.x, rows * strip_number + pixel.y
     parts = ("in_strip", "by_lane", "by_pack", "")
     in_strip, by_lane, by_pack, result = (block_stage(block, "kernel_gradient", part) for part in parts)
     in_strip[lane, *weight, strip_number, pack] = hl.f32(0)
     in_strip[lane, *weight, strip_number, pack] += (
-        maps[i, x + tap_column, y + tap_row, channel, pack]
-        * gradient[i, x, y, hl.min(number, block.filters - 1), pack]  # a last group may have filters too many
+        maps[lane, x + tap_column, y + tap_row, channel, pack]
+        * gradient[lane, x, y, hl.min(number, block.filters - 1), pack]  # a last group may have filters too many
     )
     by_lane[lane, *weight, pack] = hl.f32(0)
     by_lane[lane, *weight, pack] += in_strip[lane, *weight, strip.x, pack]
@@ -217,17 +217,17 @@ def _kernel_gradient(block: Block, packs: int, gradient: hl.Func, stages: Stages
     by_pack[(*at, pack)] += by_lane[image.x, *weight, pack]
     result[at] = sum_over_packs(by_pack, packs, *at)
 
-    outer_number = hl.Var("outer_number")
+    outer_number, vector = hl.Var("outer_number"), hl.Var("vector")
     result.compute_root()
     sums = by_pack.compute_root().update().reorder(image.x, *at, pack)
-    sums.atomic().vectorize(image.x, width).parallel(pack)
-    by_lane.compute_at(by_pack, pack).bound_extent(number, -(-block.filters // group) * group).vectorize(lane, width)
-    sums = by_lane.update().split(number, outer_number, number, group)
-    sums.reorder(lane, tap_column, number, tap_row, channel, outer_number, strip.x, pack)
-    sums.vectorize(lane, width).unroll(tap_column).unroll(number)
-    in_strip.compute_at(by_lane, tap_row).vectorize(lane, width).unroll(tap_column).unroll(number)
+    sums.atomic().vectorize(image.x, LANES).parallel(pack)
+    by_lane.compute_at(by_pack, pack).bound_extent(number, -(-block.filters // group) * group).vectorize(lane, LANES)
+    sums = by_lane.update().split(number, outer_number, number, group).split(lane, vector, lane, width)
+    sums.reorder(lane, tap_column, number, vector, tap_row, channel, outer_number, strip.x, pack)
+    sums.vectorize(lane).unroll(tap_column).unroll(number)
+    in_strip.compute_at(by_lane, vector).vectorize(lane, width).unroll(tap_column).unroll(number)
     sums = in_strip.update()
-    sums.reorder(lane, tap_column, number, pixel.x, pixel.y, pixel.z, tap_row, channel, strip_number, pack)
+    sums.reorder(lane, tap_column, number, pixel.x, pixel.y, tap_row, channel, strip_number, pack)
     sums.vectorize(lane, width).unroll(tap_column).unroll(number)
     if not block.keeps_activation:
         gradient.compute_at(by_lane, outer_number)
@@ -235,22 +235,14 @@ def _kernel_gradient(block: Block, packs: int, gradient: hl.Func, stages: Stages
 
 
 def _filter_group(filters: int) -> tuple[int, int]:
-    """Chooses how many filters `_kernel_gradient` sums at a time, in vectors of what width, as `choose_tile` does."""
+    """Chooses how many filters `_kernel_gradient` sums at a time, as `choose_tile` does, and gives a vector's width."""
     registers, width = count_registers()
 
-    def cycles(choice: tuple[int, int]) -> float:
-        group, lanes = choice
-        vectors = lanes // width
-        group_cycles = max(KERNEL_SIZE * group * vectors / 2, (KERNEL_SIZE + group) * vectors / 2, 4)
-        return group_cycles * -(-filters // group) * (LANES // lanes)
+    def cycles(group: int) -> float:
+        return max(KERNEL_SIZE * group / 2, (KERNEL_SIZE + group) / 2, 4) * -(-filters // group)
 
-    choices = [
-        (group, lanes)
-        for lanes in sorted({width, LANES})
-        for group in range(1, filters + 1)
-        if KERNEL_SIZE * group * lanes // width <= registers - 4
-    ]
-    return min(choices, key=cycles)
+    groups = [group for group in range(1, filters + 1) if KERNEL_SIZE * group <= registers - 4]
+    return min(groups, key=cycles), width
 
 
 def _strip_rows(block: Block) -> int:

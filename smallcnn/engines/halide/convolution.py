@@ -73,7 +73,7 @@ def choose_tile(filters: int, columns: int) -> tuple[int, int]:
 
 def count_registers() -> tuple[int, int]:
     """The number of vector registers of this processor, and of float32 numbers in one."""
-    target = hl.get_host_target()
+    target = hl.get_jit_target_from_environment()
     width = target.natural_vector_size(hl.Float(32))
     return (16 if target.arch == hl.TargetArch.X86 and width < 16 else 32), width
 

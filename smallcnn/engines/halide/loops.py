@@ -63,7 +63,7 @@ def channel_group(filters: int) -> int:
 
 def sum_over_packs(by_pack: hl.Func, packs: int, *at: Any) -> hl.Expr:
     """Adds up what the packs have at `at`, in their order."""
-    return reduce(add, (by_pack[(*at, each)] for each in range(packs)))
+    return hl.strict_float(reduce(add, (by_pack[(*at, each)] for each in range(packs))))
 
 
 def in_double(stage: hl.Func) -> hl.Func:

@@ -47,11 +47,10 @@ def _loss_and_correct(packs: int, stages: Stages) -> hl.Func:
     right_probability = hl.max(probabilities[lane, right, pack], hl.f32(np.finfo(np.float32).tiny))
     likeliest = hl.max(*(probabilities[lane, each, pack] for each in range(CLASSES)))
     is_right = hl.select(probabilities[lane, right, pack] == likeliest, hl.f32(1), hl.f32(0))
-    by_image[which, lane, pack] = stages["lane_mask"][lane, pack] * hl.select(
-        which == 0, -hl.log(right_probability), is_right
-    )
+    value = hl.select(which == 0, -hl.log(right_probability), is_right)
+    by_image[which, lane, pack] = hl.strict_float(stages["lane_mask"][lane, pack] * value)
     result[which] = hl.f32(0)
-    result[which] += by_image[which, image.x, image.y]
+    result[which] = hl.strict_float(result[which] + by_image[which, image.x, image.y])
     by_image.compute_root().bound(which, 0, 2).unroll(which)
     return result.compute_root()
 
@@ -61,7 +60,7 @@ def _score_gradient(batch_size: int, stages: Stages) -> hl.Func:
     expected = hl.select(hl.i32(stages["labels"][lane, pack]) == number, hl.f32(1), hl.f32(0))
     gradient = hl.Func("score_gradient")
     value = stages["probabilities"][lane, number, pack] - expected
-    gradient[number, lane, pack] = stages["lane_mask"][lane, pack] * value / hl.f32(batch_size)
+    gradient[number, lane, pack] = hl.strict_float(stages["lane_mask"][lane, pack] * value / hl.f32(batch_size))
     return gradient.compute_root()
 
 
@@ -69,7 +68,7 @@ def _output_gradient(kernel: hl.ImageParam, score_gradient: hl.ImageParam) -> hl
     """The gradient of the last block's output, from that of the scores, `[pack, lane, class]`."""
     terms = (kernel[each, channel, column, row] * score_gradient[each, lane, pack] for each in range(CLASSES))
     gradient = hl.Func("output_gradient")
-    gradient[MAPS] = reduce(add, terms)
+    gradient[MAPS] = hl.strict_float(reduce(add, terms))
     return vector_by_vector(gradient)
 
 
@@ -90,7 +89,7 @@ def _set_dense_gradients(block: Block, packs: int, stages: Stages) -> None:
     image = hl.RDom([(0, LANES), (0, packs)], "image")
     bias_gradient = hl.Func("dense_bias_gradient")
     bias_gradient[number] = hl.f32(0)
-    bias_gradient[number] += score_gradient[number, image.x, image.y]
+    bias_gradient[number] = hl.strict_float(bias_gradient[number] + score_gradient[number, image.x, image.y])
     stages["dense/bias_gradient"] = bias_gradient.compute_root()
 
 
@@ -108,7 +107,7 @@ def _gradient_sums(block: Block, stages: Stages) -> hl.Func:
     names = ("gradient", "gradient_with_x", "gradient_of_positive")
     gradient, with_x, positive_gradient = (hl.Func(name) for name in names)
     gradient[MAPS] = drop(block, stages[block.name("output_gradient")][MAPS], stages)
-    with_x[MAPS] = gradient[MAPS] * (x - mean[channel])
+    with_x[MAPS] = hl.strict_float(gradient[MAPS] * (x - mean[channel]))
     positive_gradient[MAPS] = hl.select(x > 0.0, gradient[MAPS], 0.0)
     sums = block_stage(block, "gradient_sums")
     loop = channel_sums(sums, [gradient, with_x, positive_gradient], block, block.output_size, stages)
@@ -130,8 +129,8 @@ def _set_normalisation_gradients(block: Block, batch_size: int, stages: Stages) 
     )
     kept, inverse = hl.f32(1 - block.dropout), stages[block.name("inverse")][channel]
     beta_gradient, gamma_gradient, coefficients = hl.Func("beta"), hl.Func("gamma"), hl.Func("coefficients")
-    beta_gradient[channel] = sum_g / kept
-    gamma_gradient[channel] = sum_g_x * inverse / kept
+    beta_gradient[channel] = hl.strict_float(sum_g / kept)
+    gamma_gradient[channel] = hl.strict_float(sum_g_x * inverse / kept)
     stages[block.name("beta_gradient")] = beta_gradient.compute_root()
     stages[block.name("gamma_gradient")] = gamma_gradient.compute_root()
     scale = stages[block.name("gamma")][channel] * inverse
@@ -158,8 +157,8 @@ def _convolution_gradient(block: Block, coefficients: hl.Func, stages: Stages) -
     normalised = normalise(block, activation, stages)
     g = _unpool(block, output_gradient, normalised) if block.pooled else output_gradient[MAPS]
     x, factors = activation[MAPS], coefficients[channel]
-    value = hl.strict_float(factors[0] * g + (factors[1] * x + factors[2]))
-    inside[MAPS] = hl.select(x > 0.0, value * stages["lane_mask"][lane, pack], 0.0)
+    value = hl.strict_float((factors[0] * g + (factors[1] * x + factors[2])) * stages["lane_mask"][lane, pack])
+    inside[MAPS] = hl.select(x > 0.0, value, 0.0)
     everywhere, inner = hl.Range(), hl.Range(0, block.size)
     bounds = [everywhere, inner, inner, everywhere, everywhere]
     bordered = hl.BoundaryConditions.constant_exterior(inside, 0.0, bounds)
@@ -211,7 +210,8 @@ def _kernel_gradient(block: Block, packs: int, gradient: hl.Func, stages: Stages
         * gradient[lane, x, y, hl.min(number, block.filters - 1), pack]  # a last group may have filters too many
     )
     by_lane[lane, *weight, pack] = hl.f32(0)
-    by_lane[lane, *weight, pack] += in_strip[lane, *weight, strip.x, pack]
+    so_far = by_lane[lane, *weight, pack]
+    by_lane[lane, *weight, pack] = hl.strict_float(so_far + in_strip[lane, *weight, strip.x, pack])
     at = (number, channel, tap_column, tap_row)
     by_pack[(*at, pack)] = hl.f32(0)
     by_pack[(*at, pack)] += by_lane[image.x, *weight, pack]

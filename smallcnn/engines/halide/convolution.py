@@ -86,7 +86,7 @@ def convolve_block(block: Block, stages: Stages) -> hl.Func:
         block_stage(block, "activation"),
         stages[block.input],
         lambda to_filter, from_channel, x, y: kernel[to_filter, from_channel, x, y],
-        lambda total: hl.max(total + bias[channel], 0.0),
+        lambda total: hl.max(hl.strict_float(total + bias[channel]), 0.0),
         (block.channels, filters, block.size),
     )
 

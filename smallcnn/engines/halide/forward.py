@@ -33,7 +33,7 @@ def forward_pipeline(blocks: Sequence[Block], batch_size: int, stages: Stages) -
 def _read_images(images: hl.ImageParam) -> hl.Func:
     """Turns images into lanes, as numbers from 0 to 1."""
     pixel = hl.Func("pixel")
-    pixel[MAPS] = hl.f32(images[column, row, lane, pack]) / 255.0
+    pixel[MAPS] = hl.strict_float(hl.f32(images[column, row, lane, pack]) / 255.0)
     return vector_by_vector(pixel)
 
 
@@ -44,7 +44,7 @@ def _set_statistics(block: Block, batch_size: int, stages: Stages) -> None:
     x: "normalisation" holds its factor and its summand for each channel. Both are divided by what dropout leaves.
     """
     activation, square, is_positive = get_activation(block, stages), hl.Func("square"), hl.Func("is_positive")
-    square[MAPS] = activation[MAPS] * activation[MAPS]
+    square[MAPS] = hl.strict_float(activation[MAPS] * activation[MAPS])
     is_positive[MAPS] = hl.select(activation[MAPS] > 0.0, hl.f32(1), hl.f32(0))
     sums = block_stage(block, "activation_sums")
     loop = channel_sums(sums, [activation, square, is_positive], block, block.size, stages)
@@ -52,25 +52,25 @@ def _set_statistics(block: Block, batch_size: int, stages: Stages) -> None:
     packs, count = -(-batch_size // LANES), batch_size * block.size**2
     moments = hl.Func("moments")  # in double precision, because the variance is a small difference
     first, second = (sum_over_packs(in_double(sums), packs, which, channel) / hl.f64(count) for which in range(2))
-    moments[channel] = (first, hl.max(second - first * first, hl.f64(0)))
+    moments[channel] = (hl.strict_float(first), hl.max(hl.strict_float(second - first * first), hl.f64(0)))
     moments.compute_root()
     names = ("mean", "variance", "positive", "inverse", "normalisation")
     mean, variance, positive, inverse, normalisation = (hl.Func(name) for name in names)
     mean[channel] = hl.f32(moments[channel][0])
-    variance[channel] = hl.f32(moments[channel][1] * hl.f64(count / max(count - 1, 1)))
+    variance[channel] = hl.f32(hl.strict_float(moments[channel][1] * hl.f64(count / max(count - 1, 1))))
     positive[channel] = hl.f32(sum_over_packs(in_double(sums), packs, 2, channel))
     for name, stage in {"mean": mean, "variance": variance, "positive": positive}.items():
         stages[block.name(name)] = stage.compute_root()
 
     training = stages["training"][0] != 0
     used = hl.select(training, moments[channel][1], hl.f64(stages[block.name("moving_variance")][channel]))
-    inverse[channel] = hl.f32(hl.f64(1) / hl.sqrt(used + hl.f64(EPSILON)))
+    inverse[channel] = hl.f32(hl.strict_float(hl.f64(1) / hl.sqrt(used + hl.f64(EPSILON))))
     stages[block.name("inverse")] = inverse.compute_root()
     used = hl.select(training, mean[channel], stages[block.name("moving_mean")][channel])
     kept = hl.select(training, hl.f32(1 - block.dropout), hl.f32(1))
     factor = stages[block.name("gamma")][channel] * inverse[channel]
     summand = stages[block.name("beta")][channel] - used * factor
-    normalisation[which, channel] = hl.select(which == 0, factor, summand) / kept
+    normalisation[which, channel] = hl.strict_float(hl.select(which == 0, factor, summand) / kept)
     stages[block.name("normalisation")] = normalisation.compute_root().bound(which, 0, 2).unroll(which)
 
 
@@ -102,9 +102,9 @@ def _probabilities(block: Block, stages: Stages) -> hl.Func:
     scores[lane, number, pack] = stages["dense/bias"][number]
     scores[lane, number, pack] += weight * stages[block.name("output")][lane, element.y, element.z, element.x, pack]
     largest = hl.max(*(scores[lane, each, pack] for each in range(CLASSES)))
-    powers[lane, number, pack] = hl.exp(scores[lane, number, pack] - largest)
+    powers[lane, number, pack] = hl.exp(hl.strict_float(scores[lane, number, pack] - largest))
     total = reduce(add, (powers[lane, each, pack] for each in range(CLASSES)))
-    probabilities[lane, number, pack] = powers[lane, number, pack] / total
+    probabilities[lane, number, pack] = hl.strict_float(powers[lane, number, pack] / total)
 
     for stage in (scores, powers, probabilities):
         stage.compute_root().vectorize(lane, LANES)

@@ -34,16 +34,16 @@ def channel_sums(result: hl.Func, values: Sequence[hl.Func], block: Block, size:
     in_row[lane, channel, row, pack] = zeros
     so_far = in_row[lane, channel, row, pack]
     in_row[lane, channel, row, pack] = tuple(
-        so_far[i] + value[lane, pixel.x, row, channel, pack] for i, value in enumerate(values)
+        hl.strict_float(so_far[i] + value[lane, pixel.x, row, channel, pack]) for i, value in enumerate(values)
     )
     by_lane[lane, channel, pack] = zeros
     so_far, row_sums = by_lane[lane, channel, pack], in_row[lane, channel, all_rows.x, pack]
-    by_lane[lane, channel, pack] = tuple(so_far[i] + row_sums[i] for i in range(len(values)))
+    by_lane[lane, channel, pack] = tuple(hl.strict_float(so_far[i] + row_sums[i]) for i in range(len(values)))
     image_sums = by_lane[image.x, channel, pack]
     result[which, channel, pack] = hl.f32(0)
-    result[which, channel, pack] += stages["lane_mask"][image.x, pack] * hl.mux(
-        which, [image_sums[i] for i in range(len(values))]
-    )
+    value = hl.mux(which, [image_sums[i] for i in range(len(values))])
+    term = stages["lane_mask"][image.x, pack] * value
+    result[which, channel, pack] = hl.strict_float(result[which, channel, pack] + term)
 
     outer_channel, group = hl.Var("outer_channel"), channel_group(block.filters)
     result.compute_root().unroll(which, len(values))

@@ -21,14 +21,19 @@ def update_pipeline(stages: Stages) -> None:
     at = hl.Var("at")
     gradient, rate = stages["gradient"][at], stages["step_size"][0]
     first, second, weights, moving = (hl.Func(name) for name in ("first", "second", "weights", "moving"))
-    first[at] = stages["first_moment"][at] + hl.f32(1 - BETA_1) * (gradient - stages["first_moment"][at])
-    second[at] = stages["second_moment"][at] + hl.f32(1 - BETA_2) * (gradient**2 - stages["second_moment"][at])
+    first[at] = hl.strict_float(_approach(stages["first_moment"][at], gradient, 1 - BETA_1))
+    second[at] = hl.strict_float(_approach(stages["second_moment"][at], gradient * gradient, 1 - BETA_2))
     step = rate * first[at] / (hl.sqrt(second[at]) + hl.f32(ADAM_EPSILON))
-    weights[at] = stages["mask"][at] * (stages["weights"][at] - step)
-    moving[at] = stages["moving"][at] + hl.f32(1 - MOMENTUM) * (stages["statistics"][at] - stages["moving"][at])
+    weights[at] = hl.strict_float(stages["mask"][at] * (stages["weights"][at] - step))
+    moving[at] = hl.strict_float(_approach(stages["moving"][at], stages["statistics"][at], 1 - MOMENTUM))
     for name, stage in {"first_moment": first, "second_moment": second, "weights": weights, "moving": moving}.items():
         # No element twice, which a last vector that is shifted inwards would do.
         stages[name] = stage.compute_root().vectorize(at, LANES, hl.TailStrategy.GuardWithIf)
+
+
+def _approach(average: hl.Expr, value: hl.Expr, share: float) -> hl.Expr:
+    """A moving average with so large a share of a new value."""
+    return average + hl.f32(share) * (value - average)
 
 
 def step_size(learning_rate: float, steps: int) -> float:

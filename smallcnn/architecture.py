@@ -459,8 +459,9 @@ def initial_weights(architecture: Architecture, seed: int) -> Weights:
 
     def draw(name: str, shape: Shape) -> np.ndarray:
         if name.endswith("/kernel"):
-            limit = np.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
-            return generator.uniform(-limit, limit, shape).astype(np.float32)
+            limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+            uniform = 2 * limit * generator.random(shape) - limit  # in two roundings, which `uniform` may fuse into one
+            return uniform.astype(np.float32)
         return np.full(shape, name.endswith(("/gamma", "/moving_variance")), np.float32)
 
     return {name: draw(name, shape) for name, shape in architecture.weight_shapes.items()}

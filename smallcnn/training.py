@@ -10,6 +10,7 @@ import numpy as np
 
 from smallcnn import data, provenance, pruning
 from smallcnn.architecture import Weights, convolution_kernels, initial_weights
+from smallcnn.arithmetic import logarithm
 from smallcnn.config import HISTORY, Checkpoint, EpochLine, Report, TrainingConfig, TrainingRun, history_frame
 from smallcnn.engines.start import create_engine
 
@@ -143,7 +144,7 @@ def data_order(config: TrainingConfig, epoch: int) -> np.ndarray:
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The mean of −log p of the right class, p at least 1e-7 as in Keras."""
     right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(right, 1e-7)).mean())
+    return -math.fsum(logarithm(np.maximum(right, 1e-7))) / len(labels)
 
 
 def pruning_masks(config: TrainingConfig, parent: TrainingRun | None) -> Weights:

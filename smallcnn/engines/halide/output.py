@@ -18,9 +18,7 @@ from smallcnn.engines.halide.blocks import Block
 def normalise(block: Block, activation: Any, stages: Stages) -> Callable[..., hl.Expr]:
     """y = γ x̂ + β for (lane, column, row, channel, pack), divided by what dropout leaves."""
     normalisation = stages[block.name("normalisation")]
-    return lambda i, x, y, c, p: hl.strict_float(
-        normalisation[0, c] * activation[i, x, y, c, p] + normalisation[1, c]
-    )
+    return lambda i, x, y, c, p: hl.strict_float(normalisation[0, c] * activation[i, x, y, c, p] + normalisation[1, c])
 
 
 def window_pixels(at_column: Any, at_row: Any) -> list[tuple[Any, Any]]:

@@ -6,6 +6,7 @@ import math
 
 import halide as hl
 
+from smallcnn.arithmetic import power
 from smallcnn.engines.halide.arrays import LANES, Stages
 
 MOMENTUM = 0.99  # of the moving statistics, as in Keras
@@ -38,5 +39,5 @@ def _approach(average: hl.Expr, value: hl.Expr, share: float) -> hl.Expr:
 
 def step_size(learning_rate: float, steps: int) -> float:
     """What Adam multiplies its quotient of moments by in the step of this number, counted from 1: bias correction."""
-    correction = math.sqrt(1 - BETA_2**steps) / (1 - BETA_1**steps)
+    correction = math.sqrt(1 - power(BETA_2, steps)) / (1 - power(BETA_1, steps))
     return learning_rate * correction

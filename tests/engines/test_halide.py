@@ -46,6 +46,7 @@ pytest.importorskip("halide", reason="the package halide is not installed")
 from smallcnn.engines.halide.arrays import flatten
 from smallcnn.engines.halide.engine import HalideEngine
 from smallcnn.engines.halide.output import hash_number
+from smallcnn.engines.halide.target import count_registers, instruction_set
 
 slow = pytest.mark.slow  # compiling an engine takes a second or two
 CONFIG = dataclasses.replace(SMALL_CONFIG, seed=3, epochs=1)
@@ -267,6 +268,17 @@ def check_gradients(
         np.testing.assert_allclose(
             moved[name] - start, expected_weights[name] - start, rtol=1e-3, atol=1e-6, err_msg=name
         )
+
+
+@slow
+def test_a_processor_without_avx2_and_fused_multiply_adds_trains_too(
+    keras: ModuleType, train_set: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HL_JIT_TARGET", "x86-64-linux-sse41")
+    assert instruction_set() == "x86-64-linux-sse41"
+    assert count_registers() == (16, 4)
+    network = NETWORKS["odd maps"]
+    check_gradients(keras, *network, Compiled(*network), train_set)
 
 
 @slow

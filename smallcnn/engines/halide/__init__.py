@@ -24,13 +24,17 @@ computes
 
 A training step is three pipelines. `forward` goes from images to the probabilities of the classes, and keeps input, μ
 and 1/√(σ² + ε) of every block, and x of all but the first. `backward` goes back from there to the gradients of all
-weights; g is ∂loss/∂y. `update` then changes the weights. Stages that walk over the images share out the packs among
-the cores. Each pack's sums are kept and then added in the order of the packs, so that the same configuration gives the
-same bits on any number of cores. NumPy is left with gathering the images of a batch.
+weights; g is ∂loss/∂y. `update` then changes the weights. NumPy is left with gathering the images of a batch.
+
+**The same bits everywhere.** Stages that walk over the images share out the packs among the cores. Each pack's sums are
+kept and then added in the order of the packs, so the number of cores changes nothing. Nor does the processor, if it
+has fused multiply-adds: a sum of products is a loop, each step of which is one of these, and every other formula is a
+`strict_float`, rounded as it is written. Anything else a compiler may reorder, and it does so differently for
+different processors, or for tiles of other sizes.
 
 In Halide a `Func` is a formula over coordinates, innermost first, and its schedule says in which loops it is computed.
 
-The files, each of which imports only from those before it: `blocks` says which networks there are, `arrays` what
-pipelines read and write; `loops`, `convolution` and `output` are what the way forward and the way back share; then
-`forward`, `backward`, `update`, and the `engine` around them.
+The files, each of which imports only from those before it: `blocks` says which networks there are, `target` for which
+processor they are compiled, `arrays` what pipelines read and write; `loops`, `convolution` and `output` are what the
+way forward and the way back share; then `forward`, `backward`, `update`, and the `engine` around them.
 """

@@ -14,6 +14,7 @@ import numpy as np
 
 from smallcnn.architecture import CLASSES, IMAGE_SIZE, Weights
 from smallcnn.engines.halide.blocks import KERNEL_SIZE, Block
+from smallcnn.engines.halide.target import get_target
 
 LANES = 16  # images in a pack
 BORDER = KERNEL_SIZE - 1  # pixels of zeros around a gradient that is convolved with the turned kernel
@@ -141,17 +142,15 @@ class Stages:
 
     def compile(self, arrays: Mapping[str, np.ndarray]) -> Callable[[], None]:
         """Compiles the pipeline and ties it to the arrays that it reads and writes."""
-        target = hl.get_jit_target_from_environment()
-        for unneeded in (hl.TargetFeature.NoAsserts, hl.TargetFeature.NoBoundsQuery):
-            target = target.with_feature(unneeded)
         inputs = [hl.Argument(parameter) for parameter in self._read.values()]
-        call = hl.Pipeline(list(self._written.values())).compile_to_callable(inputs, target)
+        call = hl.Pipeline(list(self._written.values())).compile_to_callable(inputs, get_target())
         return partial(call, *(self._shapes[name].buffer(arrays[name]) for name in (*self._read, *self._written)))
 
 
 def flatten(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Weights]:
-    """Copies arrays into one float32 vector; returns it, and its parts by name in their shapes."""
-    flat = np.concatenate([array.ravel() for array in arrays.values()]).astype(np.float32)
+    """Copies arrays into one aligned float32 vector; returns it, and its parts by name in their shapes."""
+    flat = Shape((sum(array.size for array in arrays.values()),)).allocate()
+    np.concatenate([array.ravel() for array in arrays.values()], out=flat)
     ends = np.cumsum([array.size for array in arrays.values()])
     parts = np.split(flat, ends[:-1])
     return flat, {name: part.reshape(arrays[name].shape) for name, part in zip(arrays, parts, strict=True)}

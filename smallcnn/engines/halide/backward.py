@@ -13,9 +13,10 @@ import numpy as np
 from smallcnn.architecture import CLASSES
 from smallcnn.engines.halide.arrays import BORDER, LANES, MAPS, Stages, block_stage, number, which
 from smallcnn.engines.halide.blocks import KERNEL_SIZE, Block
-from smallcnn.engines.halide.convolution import compute_in, convolve, count_registers, get_activation
+from smallcnn.engines.halide.convolution import compute_in, convolve, get_activation
 from smallcnn.engines.halide.loops import channel_group, channel_sums, in_double, sum_over_packs, vector_by_vector
 from smallcnn.engines.halide.output import drop, first_maximum, normalise, window_pixels
+from smallcnn.engines.halide.target import count_registers
 
 lane, column, row, channel, pack = MAPS
 STRIP_BYTES = 20000  # of the first-level cache, for a strip of rows whose gradients are summed
@@ -191,7 +192,8 @@ def _kernel_gradient(block: Block, packs: int, gradient: hl.Func, stages: Stages
     """The gradient of the kernel: Σ input × gradient over images and pixels.
 
     The three taps of a row and a few filters are summed in registers, over a strip of rows that is small enough for
-    the first-level cache; strips, lanes and packs are added after.
+    the first-level cache; strips, lanes and packs are added after. Where a register holds fewer than all lanes, one
+    part of them is summed after the other, so that the sums and their bits are the same.
     """
     maps = stages[block.input]
     group, width = _filter_group(block.filters)

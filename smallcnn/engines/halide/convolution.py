@@ -14,6 +14,7 @@ import halide as hl
 from smallcnn.engines.halide.arrays import LANES, MAPS, Stages, block_stage, channel, column, lane, pack, row
 from smallcnn.engines.halide.blocks import KERNEL_SIZE, Block
 from smallcnn.engines.halide.loops import Loop, channel_group
+from smallcnn.engines.halide.target import count_registers
 
 
 def convolve(
@@ -24,6 +25,8 @@ def convolve(
     sizes: tuple[int, int, int],
 ) -> hl.Func:
     """Convolves maps with 3×3 weights; where that is computed is left to the caller.
+
+    The loops over taps stay loops: in a chain of additions the compiler could change the order, in a loop it cannot.
 
     Args:
         result: the stage to define.
@@ -47,7 +50,7 @@ def convolve(
     result.vectorize(lane, LANES).unroll(channel).unroll(column)
     total.compute_at(result, outer_channel).reorder(*MAPS).vectorize(lane, LANES).unroll(channel).unroll(column)
     sums = total.update().reorder(lane, channel, column, tap.x, tap.y, tap.z, row, pack)
-    sums.vectorize(lane, LANES).unroll(channel).unroll(column).unroll(tap.x).unroll(tap.y)
+    sums.vectorize(lane, LANES).unroll(channel).unroll(column)
     return result
 
 
@@ -69,13 +72,6 @@ def choose_tile(filters: int, columns: int) -> tuple[int, int]:
     room = registers * 3 // 4  # the others hold what is multiplied
     tiles = [(f, c) for f in range(1, filters + 1) for c in range(1, columns + 1) if f * c * vectors <= room]
     return min(tiles, key=cycles)
-
-
-def count_registers() -> tuple[int, int]:
-    """The number of vector registers of this processor, and of float32 numbers in one."""
-    target = hl.get_jit_target_from_environment()
-    width = target.natural_vector_size(hl.Float(32))
-    return (16 if target.arch == hl.TargetArch.X86 and width < 16 else 32), width
 
 
 def convolve_block(block: Block, stages: Stages) -> hl.Func:

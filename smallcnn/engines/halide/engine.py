@@ -59,7 +59,8 @@ class HalideEngine:
         vectors["gradient"], self._gradient = flatten({name: 0 * array for name, array in trained.items()})
         vectors["moving"], self._moving = flatten(moving)
         vectors["statistics"], statistics = flatten({name: 0 * array for name, array in moving.items()})
-        vectors["first_moment"], vectors["second_moment"] = np.zeros((2, *vectors["weights"].shape), np.float32)
+        for moment in ("first_moment", "second_moment"):
+            vectors[moment] = Shape(vectors["weights"].shape).allocate()
         parts = self._trained | self._moving | {f"{name}_gradient": part for name, part in self._gradient.items()}
         parts |= {name.replace("/moving_", "/"): part for name, part in statistics.items()}
         arrays |= vectors | {name: part.reshape(arrays[name].shape) for name, part in parts.items()}

@@ -35,6 +35,6 @@ different processors, or for tiles of other sizes.
 In Halide a `Func` is a formula over coordinates, innermost first, and its schedule says in which loops it is computed.
 
 The files, each of which imports only from those before it: `blocks` says which networks there are, `target` for which
-processor they are compiled, `arrays` what pipelines read and write; `loops`, `convolution` and `output` are what the
-way forward and the way back share; then `forward`, `backward`, `update`, and the `engine` around them.
+processor they are compiled, `arrays` what pipelines read and write; `functions`, `loops`, `convolution` and `output`
+are what the way forward and the way back share; then `forward`, `backward`, `update`, and the `engine` around them.
 """

@@ -14,6 +14,7 @@ from smallcnn.architecture import CLASSES
 from smallcnn.engines.halide.arrays import BORDER, LANES, MAPS, Stages, block_stage, number, which
 from smallcnn.engines.halide.blocks import KERNEL_SIZE, Block
 from smallcnn.engines.halide.convolution import compute_in, convolve, get_activation
+from smallcnn.engines.halide.functions import logarithm
 from smallcnn.engines.halide.loops import channel_group, channel_sums, in_double, sum_over_packs, vector_by_vector
 from smallcnn.engines.halide.output import drop, first_maximum, normalise, window_pixels
 from smallcnn.engines.halide.target import count_registers
@@ -48,7 +49,7 @@ def _loss_and_correct(packs: int, stages: Stages) -> hl.Func:
     right_probability = hl.max(probabilities[lane, right, pack], hl.f32(np.finfo(np.float32).tiny))
     likeliest = hl.max(*(probabilities[lane, each, pack] for each in range(CLASSES)))
     is_right = hl.select(probabilities[lane, right, pack] == likeliest, hl.f32(1), hl.f32(0))
-    value = hl.select(which == 0, -hl.log(right_probability), is_right)
+    value = hl.select(which == 0, -logarithm(right_probability), is_right)
     by_image[which, lane, pack] = hl.strict_float(stages["lane_mask"][lane, pack] * value)
     result[which] = hl.f32(0)
     result[which] = hl.strict_float(result[which] + by_image[which, image.x, image.y])

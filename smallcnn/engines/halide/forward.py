@@ -12,6 +12,7 @@ from smallcnn.architecture import CLASSES
 from smallcnn.engines.halide.arrays import LANES, MAPS, Stages, block_stage, number, which
 from smallcnn.engines.halide.blocks import Block
 from smallcnn.engines.halide.convolution import compute_in, convolve_block, get_activation
+from smallcnn.engines.halide.functions import exponential
 from smallcnn.engines.halide.loops import channel_group, channel_sums, in_double, sum_over_packs, vector_by_vector
 from smallcnn.engines.halide.output import drop, normalise, window_pixels
 
@@ -102,7 +103,7 @@ def _probabilities(block: Block, stages: Stages) -> hl.Func:
     scores[lane, number, pack] = stages["dense/bias"][number]
     scores[lane, number, pack] += weight * stages[block.name("output")][lane, element.y, element.z, element.x, pack]
     largest = hl.max(*(scores[lane, each, pack] for each in range(CLASSES)))
-    powers[lane, number, pack] = hl.exp(hl.strict_float(scores[lane, number, pack] - largest))
+    powers[lane, number, pack] = exponential(scores[lane, number, pack] - largest)
     total = reduce(add, (powers[lane, each, pack] for each in range(CLASSES)))
     probabilities[lane, number, pack] = hl.strict_float(powers[lane, number, pack] / total)
 

@@ -16,7 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from smallcnn.architecture import Architecture
+from smallcnn.architecture import (
+    Activation,
+    Architecture,
+    AveragePooling,
+    BatchNormalisation,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling,
+    Layer,
+    MaxPooling,
+)
 from smallcnn.config import RECIPE_VERSIONS, Checkpoint, TrainingConfig, TrainingRun
 from smallcnn.engines.base import is_available
 from smallcnn.paths import ROOT
@@ -49,6 +61,54 @@ NARROW = {
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-FMA,-AVX",
 }
 
+# Chains that are computed layer by layer: which layers, the size of a batch, what share of the kernels is pruned.
+CHAINS: dict[str, tuple[tuple[Layer, ...], int, tuple[float, ...]]] = {
+    "5×5 padded, no bias": (
+        (
+            *(Convolution(6, 5, "same", use_bias=False), BatchNormalisation(use_center=False)),
+            *(Activation("leaky_relu", 0.1), MaxPooling(2), Dropout(0.2)),
+            *(Convolution(8, 1), Activation("relu"), Convolution(7, 3, "same"), AveragePooling(3)),
+            *(Flatten(), Dense(20), BatchNormalisation(momentum=0.9), Activation("relu"), Dense(10, use_bias=False)),
+            Activation("softmax"),
+        ),
+        45,
+        (0.3,),
+    ),
+    "no normalisation": (
+        (
+            *(Convolution(5), Activation("relu"), Convolution(9), MaxPooling(3), Activation("relu"), Dropout(0.3)),
+            *(Convolution(10, 2), GlobalAveragePooling(), Activation("softmax")),
+        ),
+        125,
+        (),
+    ),
+    "normalised images and scores": (
+        (
+            *(BatchNormalisation(epsilon=0.01), MaxPooling(2), Convolution(3, 5), BatchNormalisation(use_scale=False)),
+            *(Activation("relu"), Dropout(0.1), Convolution(17, 1), Activation("relu"), AveragePooling(2)),
+            *(Flatten(), Dropout(0.4), Dense(10), BatchNormalisation(momentum=0.5), Activation("softmax")),
+        ),
+        7,
+        (),
+    ),
+    "dense alone": (
+        (
+            *(Flatten(), Dense(33), Activation("leaky_relu", 0.3), Dense(17), Activation("relu")),
+            *(Dense(10), Activation("softmax")),
+        ),
+        64,
+        (),
+    ),
+    "one filter, one image": (
+        (
+            *(Convolution(1, 3, "same"), BatchNormalisation(), Activation("relu"), MaxPooling(2)),
+            *(Convolution(1, 4, "same"), MaxPooling(7), Flatten(), Dense(10), Activation("softmax")),
+        ),
+        1,
+        (),
+    ),
+}
+
 
 def has_avx2() -> bool:
     """Whether this processor understands AVX2 and fused multiply-adds."""
@@ -66,6 +126,8 @@ def configurations() -> dict[str, TrainingConfig]:
         "one block": (chain((11,), (), 0.0, (), "dense"), 50, ()),
         "four blocks": (chain((6, 9, 20, 10), (1, 3), 0.25, (2, 4)), 70, ()),
     }
+
+    networks |= {name: (Architecture(layers), *rest) for name, (layers, *rest) in CHAINS.items()}
 
     def configuration(architecture: Architecture, batch_size: int, pruned: tuple[float, ...]) -> TrainingConfig:
         return dataclasses.replace(

@@ -1,0 +1,5 @@
+"""One file for each kind of layer: its formula, its gradients, and in which loops they are computed.
+
+`base` says what a layer is to the engine. To add a kind, write its file after the model of one of these and name it in
+`chain.KINDS`.
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,7 @@ pytest.importorskip("halide", reason="the package halide is not installed")
 
 import halide as hl
 
+import smallcnn.engines.halide
 from smallcnn.engines.halide.functions import exponential, logarithm
 
 
@@ -44,3 +46,9 @@ def test_logarithms_are_right_to_three_units_in_the_last_place() -> None:
     values = values.astype(np.float32)
     assert in_units(evaluate(logarithm, values), np.log(values.astype(np.float64))).max() < 3
     assert evaluate(logarithm, np.ones(1, np.float32)) == 0
+
+
+def test_the_worked_example_of_the_package_is_true() -> None:
+    tested = doctest.testmod(smallcnn.engines.halide)
+    assert tested.attempted > 10
+    assert tested.failed == 0

@@ -149,6 +149,7 @@ def machine_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeMachine]:
         monkeypatch.setattr(speed, "time", SimpleNamespace(monotonic=lambda: machine.now))
         networks = {"approach_1": EVERY_LAYER, "approach_2": PUBLISHED["approach_2"]}
         monkeypatch.setattr(speed, "read_network", lambda chapter, values: networks[chapter])
+        monkeypatch.setattr(speed, "why_not_halide", lambda network: "refused" if network == EVERY_LAYER else "")
         return machine
 
     return make

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from smallcnn import data, training
 from smallcnn.architecture import Weights
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.build.preview import Book
 
 settings.register_profile("smallcnn", deadline=None)
+settings.register_profile("quick", deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("smallcnn")
 
 TINY_TRAIN_EXAMPLES = 2000
@@ -62,6 +63,7 @@ class FakeEngine:
         return self.loss / len(self.orders), 0.5
 
     def predict(self, images: np.ndarray) -> np.ndarray:
+        assert len(images) == len(self._labels)
         classes = self._labels.astype(int).copy()
         wrong = len(classes) - round(self._accuracies[len(self.orders) - 1] * len(classes))
         classes[:wrong] = (classes[:wrong] + 1) % 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import re
@@ -13,7 +14,10 @@ import pytest
 from hypothesis import given
 
 from smallcnn.architecture import (
+    CLASSES,
+    IMAGE_SIZE,
     KINDS,
+    TARGET,
     Activation,
     Architecture,
     AveragePooling,
@@ -118,7 +122,50 @@ EVERY_KIND = Architecture(
     )
 )
 
+NORMALISATION = ("gamma", "beta", "moving_mean", "moving_variance")
+
 published = pytest.mark.parametrize("name", PUBLISHED_COUNTS)
+
+
+def test_the_question_of_the_study_is_this() -> None:
+    assert (IMAGE_SIZE, CLASSES, TARGET) == (28, 10, 0.99)
+    assert (BatchNormalisation().use_scale, BatchNormalisation().momentum, BatchNormalisation().epsilon) == (
+        True,
+        0.99,
+        0.001,
+    )
+
+
+def test_every_kind_has_a_noun_and_its_place_in_the_list() -> None:
+    assert [(kind, layer.noun) for kind, layer in KINDS.items()] == [
+        ("convolution", "convolution"),
+        ("activation", "activation"),
+        ("batch_normalisation", "normalisation"),
+        ("max_pooling", "pooling"),
+        ("average_pooling", "pooling"),
+        ("dropout", "dropout"),
+        ("flatten", "flatten"),
+        ("global_average_pooling", "average"),
+        ("dense", "dense"),
+    ]
+
+
+def test_rows_and_columns_of_images_that_are_not_square_stay_apart() -> None:
+    shape = (9, 7, 2)
+    assert Convolution(4).output_shape(shape) == (7, 5, 4)
+    assert Convolution(4, 5, "same").output_shape(shape) == (9, 7, 4)
+    assert Convolution(4).multiply_adds(shape) == 7 * 5 * (9 * 2 * 4)
+    assert MaxPooling(3).output_shape(shape) == AveragePooling(3).output_shape(shape) == (3, 2, 2)
+    for too_narrow in (shape, (7, 9, 2)):
+        with pytest.raises(ValueError, match="^it leaves no pixels"):
+            Convolution(4, 8).output_shape(too_narrow)
+    assert Convolution(4, 7).output_shape(shape) == (3, 1, 4)
+
+
+@pytest.mark.parametrize("record", [*EVERY_KIND.layers, EVERY_KIND, EVERY_KIND.placed[0]], ids=repr)
+def test_what_describes_a_network_cannot_be_changed(record: Any) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.name = "another"
 
 
 def test_exactly_the_three_published_networks_are_named() -> None:
@@ -200,12 +247,14 @@ def test_the_layers_of_every_kind_have_the_expected_names_shapes_and_weights() -
         "dense_2/kernel": (7, 10),
         "dense_2/bias": (10,),
     }
+    assert list(EVERY_KIND.weight_shapes)[3:8] == [f"block_1/{leaf}" for leaf in ("kernel", *NORMALISATION)]
     assert EVERY_KIND.kernels == ["block_1/kernel", "block_2/kernel", "block_3/kernel"]
     assert EVERY_KIND.prunable == 150 + 72 + 12
     assert EVERY_KIND.total - EVERY_KIND.trainable == 2 * (1 + 6 + 6 + 7)
 
 
 def test_every_layer_says_what_it_does() -> None:
+    assert Activation("relu").description == "ReLU"
     assert [layer.description for layer in EVERY_KIND.layers] == [
         "batch normalisation, no γ, momentum 0.8, epsilon 0.01",
         "convolution 5×5, padded, no bias",
@@ -282,6 +331,7 @@ def test_initial_weights_depend_on_the_seed_and_on_nothing_else() -> None:
         (lambda slope: Activation("leaky_relu", slope), "slope", -0.1, ValueError),
         (lambda slope: Activation("leaky_relu", slope), "slope", "0.1", TypeError),
         (BatchNormalisation, "use_scale", 0, TypeError),
+        (lambda use_center: BatchNormalisation(use_center=use_center), "use_center", 0, TypeError),
         (lambda momentum: BatchNormalisation(momentum=momentum), "momentum", 1, ValueError),
         (lambda momentum: BatchNormalisation(momentum=momentum), "momentum", None, TypeError),
         (lambda epsilon: BatchNormalisation(epsilon=epsilon), "epsilon", 0.0, ValueError),
@@ -295,6 +345,7 @@ def test_initial_weights_depend_on_the_seed_and_on_nothing_else() -> None:
         (Dropout, "rate", "10 %", TypeError),
         (Dropout, "rate", True, TypeError),
         (Dense, "units", 0, ValueError),
+        (Dense, "units", 1025, ValueError),
         (Dense, "units", 10.0, TypeError),
         (lambda use_bias: Dense(10, use_bias), "use_bias", None, TypeError),
     ],
@@ -319,12 +370,26 @@ SOFTMAX = Activation("softmax")
 @pytest.mark.parametrize(
     ("layers", "error", "words"),
     [
-        ((), ValueError, "must end in softmax"),
-        ((Flatten(), Dense(10)), ValueError, "must end in softmax"),
-        ((Flatten(), Dense(10), Activation("relu")), ValueError, "must end in softmax"),
-        ((SOFTMAX, Flatten(), Dense(10), SOFTMAX), ValueError, "must end in softmax"),
-        ((Convolution(16), GlobalAveragePooling(), SOFTMAX), ValueError, "ends in 16 numbers"),
-        ((Convolution(10), SOFTMAX), ValueError, "ends in 26×26×10 numbers"),
+        ((), ValueError, "the network must end in softmax, and have it nowhere else"),
+        ((Flatten(), Dense(10)), ValueError, "the network must end in softmax, and have it nowhere else"),
+        (
+            (Flatten(), Dense(10), Activation("relu")),
+            ValueError,
+            "the network must end in softmax, and have it nowhere else",
+        ),
+        (
+            (SOFTMAX, Flatten(), Dense(10), SOFTMAX),
+            ValueError,
+            "the network must end in softmax, and have it nowhere else",
+        ),
+        ((Flatten(), SOFTMAX, Dense(10), SOFTMAX), ValueError, "the network must end in softmax"),
+        ((Flatten(), Dense(10), SOFTMAX, SOFTMAX), ValueError, "the network must end in softmax"),
+        (
+            (Convolution(16), MaxPooling(), GlobalAveragePooling(), SOFTMAX),
+            ValueError,
+            "the network ends in 16 numbers",
+        ),
+        ((Convolution(10), SOFTMAX), ValueError, "the network ends in 26×26×10 numbers"),
         ((Dense(10), SOFTMAX), ValueError, "dense (dense): its input is 28×28×1; flatten it"),
         ((Flatten(), Convolution(4), SOFTMAX), ValueError, "block_1/convolution (convolution 3×3): its input is 784"),
         ((Flatten(), MaxPooling(), SOFTMAX), ValueError, "input/pooling (max pooling 2×2): its input is 784"),
@@ -336,12 +401,12 @@ SOFTMAX = Activation("softmax")
         ),
         ((Flatten(), "dense", SOFTMAX), TypeError, "'dense' is no layer; there are: convolution, activation"),
         ("4-8-10", TypeError, "'4' is no layer"),
-        (10, TypeError, "not iterable"),
-        (None, TypeError, "not iterable"),
+        (10, TypeError, "'int' object is not iterable"),
+        (None, TypeError, "'NoneType' object is not iterable"),
     ],
 )
 def test_layers_that_do_not_fit_are_refused_by_name(layers: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=re.escape(words)):
+    with pytest.raises(error, match=f"^{re.escape(words)}"):
         Architecture(layers)
 
 
@@ -365,6 +430,7 @@ def test_a_list_of_layers_gives_the_same_architecture() -> None:
 
 def test_whole_numbers_give_the_same_layers_as_floats() -> None:
     assert repr(Dropout(0)) == repr(Dropout(0.0))
+    assert repr(Activation("relu", 0)) == repr(Activation("relu"))
     assert repr(BatchNormalisation(momentum=0, epsilon=1)) == repr(BatchNormalisation(momentum=0.0, epsilon=1.0))
 
 
@@ -416,7 +482,7 @@ def test_an_architecture_survives_json_and_pickle(architecture: Architecture) ->
 @pytest.mark.parametrize(
     ("values", "error", "words"),
     [
-        ({"kind": "lstm", "units": 3}, ValueError, "kind is 'lstm'"),
+        ({"kind": "lstm", "units": 3}, ValueError, "^kind is 'lstm'"),
         ({"kind": "dense", "units": 3, "depth": 2}, TypeError, "depth"),
         ({"kind": "dense", "units": "three"}, TypeError, "units is 'three'"),
         ({"units": 3}, TypeError, "kind"),
@@ -439,3 +505,10 @@ def test_multiply_adds_are_weights_times_positions() -> None:
     assert PUBLISHED["approach_1"].multiply_adds == 26**2 * 288 + 11**2 * 4032 + 3500
     assert PUBLISHED["approach_3"].multiply_adds == (26**2 * 18 + 24**2 * 72 + 10**2 * 288 + 8**2 * 1152 + 6**2 * 1440)
     assert EVERY_KIND.multiply_adds == 28**2 * 150 + 9**2 * 72 + 3**2 * 12 + 4 * 7 + 7 * 10
+
+
+def test_a_normalisation_without_beta_has_none() -> None:
+    layer = BatchNormalisation(use_center=False)
+    assert layer.description == "batch normalisation, no β"
+    assert list(layer.weight_shapes((5, 5, 3))) == ["gamma", "moving_mean", "moving_variance"]
+    assert BatchNormalisation(use_scale=False, use_center=False).description == "batch normalisation, no γ, no β"

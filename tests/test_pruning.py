@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from smallcnn.architecture import convolution_kernels, initial_weights
 from smallcnn.config import TrainingConfig
 from smallcnn.pruning import (
+    check_pruned_fraction,
     global_magnitude_masks,
     layer_magnitude_masks,
     pruned_count,
@@ -222,6 +223,7 @@ def test_pruning_by_layer_spares_no_layer_of_large_weights() -> None:
         ("fraction", "20 %", TypeError, "'20 %'"),
         ("fraction", True, TypeError, "True"),
         ("rounds", 0, ValueError, "0"),
+        ("rounds", 101, ValueError, "101"),
         ("rounds", -1, ValueError, "-1"),
         ("rounds", 2.0, TypeError, "2.0"),
         ("rounds", True, TypeError, "True"),
@@ -235,8 +237,22 @@ def test_a_bad_schedule_is_refused_by_name_and_value(
     arguments = {"schedule": schedule, "fraction": 0.2, "rounds": 2, name: value}
     with pytest.raises(error) as raised:
         pruned_fractions(**arguments)
-    assert name in str(raised.value)
-    assert f"is {given};" in str(raised.value)
+    parameter = "pruning_fraction" if name == "fraction" else name
+    assert str(raised.value).startswith(f"{parameter} is {given}; expected")
+    if name == "schedule":
+        assert str(raised.value).endswith("expected one of article, paper")
+
+
+def test_one_round_and_a_hundred_are_allowed() -> None:
+    assert pruned_fractions("paper", 0.2, 1) == (0.2,)
+    assert pruned_fractions("paper", 0.2, 100) == (0.2,) * 100
+
+
+def test_a_pruned_fraction_is_refused_under_the_name_that_it_is_given() -> None:
+    assert check_pruned_fraction(0.5) == 0.5
+    for arguments, words in (((1,), "a pruned fraction is 1"), ((0, "the share"), "the share is 0")):
+        with pytest.raises(ValueError, match=f"^{words}; expected a number above 0 and below 1$"):
+            check_pruned_fraction(*arguments)
 
 
 def test_an_experiment_is_a_chain_of_runs_that_differ_in_their_pruning_only(config: TrainingConfig) -> None:

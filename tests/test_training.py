@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,20 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallcnn import config as configuration
-from smallcnn import data
+from smallcnn import data, models, training
 from smallcnn.architecture import (
     Activation,
     Architecture,
     BatchNormalisation,
     Dense,
+    Dropout,
     Flatten,
     convolution_kernels,
     initial_weights,
 )
-from smallcnn.config import TrainingConfig, TrainingRun
+from smallcnn.config import Checkpoint, TrainingConfig, TrainingRun, told_apart
 from smallcnn.pruning import pruned_fractions
-from smallcnn.training import Callbacks, cross_entropy, data_order
-from tests.conftest import FakeTraining, assert_same_arrays
+from smallcnn.training import Callbacks, Diverged, cross_entropy, data_order, train
+from tests.conftest import TINY_TEST_EXAMPLES, FakeTraining, assert_same_arrays
 from tests.networks import PUBLISHED, chain
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -71,6 +74,7 @@ def change(config: TrainingConfig, **changes: Any) -> TrainingConfig:
         ("seed", 0.5, TypeError),
         ("seed", None, TypeError),
         ("epochs", 0, ValueError),
+        ("epochs", 100_001, ValueError),
         ("epochs", -3, ValueError),
         ("epochs", True, TypeError),
         ("epochs", "ten", TypeError),
@@ -157,20 +161,61 @@ def test_a_gradual_schedule_needs_epochs_to_reach_its_sparsity(config: TrainingC
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("seed", 2**63 - 1),
         ("epochs", 1),
+        ("epochs", 100_000),
         ("batch_size", 1),
         ("batch_size", 1000),
         ("train_examples", 125),
         ("train_examples", 60_000),
         ("early_stopping_baseline", 0),
         ("early_stopping_baseline", 1),
+        ("gradual_sparsity", 0),
         ("gradual_sparsity", 0.999),
         ("gradual_epochs", 2),
         ("learning_rate", 100),
     ],
 )
 def test_the_ends_of_a_range_are_allowed(config: TrainingConfig, name: str, value: Any) -> None:
-    assert getattr(change(config, **{name: value}), name) == value
+    found = getattr(change(config, **{name: value}), name)
+    assert found == value
+    assert type(found) is type(getattr(config, name))
+
+
+def test_a_label_tells_a_run_from_its_neighbours(config: TrainingConfig) -> None:
+    without = chain((4, 10), dropout=0.0, dropout_after=(1,))
+    assert change(config, architecture=without, seed=7).label == "4-10, seed 7"
+    layers = [Dropout(0.25), Dropout(0.1), Dropout(0.0), *without.layers]
+    assert change(config, architecture=Architecture(layers)).label == "4-10, dropout 10 %, dropout 25 %, seed 0"
+    label = "4-8-16-16-10, dropout 10 %"
+    assert change(config, pruned_fractions=(0.2, 0.4)).label == f"{label}, pruning round 2, seed 0"
+    assert change(config, gradual_sparsity=0.5577).label == f"{label}, gradual to 55.8 %, seed 0"
+
+
+def test_a_configuration_and_a_run_are_shown_in_a_line(config: TrainingConfig, fake_training: FakeTraining) -> None:
+    label = "4-8-16-16-10, dropout 10 %, seed 0"
+    assert repr(config) == f"<TrainingConfig {config.key}: {label}; 2 epochs at most, learning rate 0.01, tensorflow>"
+    fake_training.accuracies = [0.5, 0.75, 0.25]
+    run = fake_training(change(config, epochs=3))
+    found = f"<TrainingRun {run.config.key}: {label}; 75.00 % of the test images after epoch 2 of 3>"
+    assert repr(run) == found
+    for record in (config, run):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            record.seed = 1
+
+
+def test_the_model_of_a_run_has_its_network_and_weights(
+    finished_run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "trained_model", lambda *arguments: arguments)
+    assert finished_run.model() == (finished_run.config.architecture, finished_run.weights)
+
+
+def test_the_gradual_schedule_ends_as_sparse_as_the_rounds(config: TrainingConfig) -> None:
+    fractions = pruned_fractions("article", 0.2, 2)
+    gradual = config.pruned_gradually(fractions, 2)
+    assert gradual == change(config, gradual_sparsity=1 - 2309 / 5220, gradual_epochs=2)
+    assert config.pruned_gradually([0.2], 1).gradual_sparsity == pytest.approx(0.2)
 
 
 def test_the_key_of_a_configuration_never_changes(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,10 +224,14 @@ def test_the_key_of_a_configuration_never_changes(config: TrainingConfig, monkey
     assert config.key == "a673ab05c3f1c0ef"
 
 
+def test_the_engines_are_called_as_published_runs_call_them() -> None:
+    assert configuration.ENGINES == ("halide", "tensorflow")
+
+
 def test_every_field_is_part_of_the_key(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configuration, "ENGINES", (*configuration.ENGINES, "another"))
     monkeypatch.setitem(configuration.RECIPE_VERSIONS, "another", config.recipe_version)
-    assert OTHER_VALUES.keys() == {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert OTHER_VALUES.keys() == {field.name for field in dataclasses.fields(TrainingConfig)} - {"varied"}
     keys = {name: change(config, **{name: value}).key for name, value in OTHER_VALUES.items()}
     keys["gradual_sparsity, once more"] = change(config, gradual_sparsity=0.6).key
     keys["nothing"] = config.key
@@ -321,6 +370,11 @@ def test_any_epoch_visits_different_images(seed: int, epoch: int, examples: int,
     assert 0 <= order.min() <= order.max() < examples
 
 
+def test_the_order_of_an_epoch_never_changes(config: TrainingConfig) -> None:
+    """Another order would be another recipe."""
+    assert data_order(change(config, seed=5), 1)[0, :6].tolist() == [381, 36, 487, 43, 76, 435]
+
+
 def test_epochs_and_seeds_have_orders_of_their_own(config: TrainingConfig) -> None:
     orders = [data_order(change(config, seed=seed), epoch).tobytes() for seed in range(5) for epoch in range(1, 6)]
     assert len(set(orders)) == len(orders)
@@ -373,6 +427,13 @@ def test_epochs_before_full_gradual_sparsity_do_not_count(config: TrainingConfig
     assert [better for better, *_ in rows] == [False, False, True, False, False]
     assert [stop for *_, stop in rows] == [False, False, False, True, True]
     assert callbacks.best_epoch == 3
+
+
+def test_there_is_no_best_epoch_before_the_first_that_counts(config: TrainingConfig) -> None:
+    callbacks = Callbacks(change(config, gradual_sparsity=0.5, gradual_epochs=2))
+    assert callbacks.best_epoch == 0
+    ended(callbacks, [0.99])
+    assert callbacks.best_epoch == 0
 
 
 class KerasCallbacks:
@@ -464,10 +525,10 @@ def test_cross_entropy_is_that_of_keras(keras: ModuleType) -> None:
 
 
 def test_a_run_keeps_the_best_epoch(config: TrainingConfig, fake_training: FakeTraining) -> None:
-    fake_training.accuracies = [0.5, 0.9, 0.7, 0.9]
-    run = fake_training(change(config, epochs=4))
-    assert (run.best_epoch, run.epochs_run) == (2, 4)
-    assert (run.best_test_accuracy, run.final_test_accuracy) == (0.9, 0.9)
+    fake_training.accuracies = [0.5, 0.9, 0.7, 0.9, 0.8]
+    run = fake_training(change(config, epochs=5))
+    assert (run.best_epoch, run.epochs_run, run.steps) == (2, 5, 16)
+    assert (run.best_test_accuracy, run.final_test_accuracy) == (0.9, 0.8)
     expected = {name: array + np.float32(2) for name, array in initial_weights(config.architecture, 0).items()}
     assert_same_arrays(run.weights, expected)
     wrong = np.flatnonzero(run.predicted_classes != fake_training.test_set.labels)
@@ -512,6 +573,63 @@ def test_a_run_of_too_few_steps_for_its_moving_averages_says_so(finished_run: Tr
     assert with_steps(10, Architecture((Flatten(), Dense(10), Activation("softmax")))).caution == ""
 
 
+def test_each_epoch_is_told_in_a_line(config: TrainingConfig, fake_training: FakeTraining) -> None:
+    fake_training.accuracies = [0.25, 0.75]
+    fake_training(config)
+    first, second = fake_training.lines
+    label = "4-8-16-16-10, dropout 10 %, seed 0"
+    told = rf"{re.escape(label)}: epoch {{}} of at most 2, training 50.00 %, test {{}}.00 %, \d+\.\d s"
+    assert re.fullmatch(told.format(1, 25), first)
+    assert re.fullmatch(told.format(2, 75), second)
+    assert isinstance(second, configuration.EpochLine)
+    assert (second.label, second.epoch, second.epochs) == (label, 2, 2)
+    assert (first.epoch, first.epochs) == (1, 2)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes a second pass with every look at the clock; the call sets it back."""
+
+    def set_back() -> None:
+        monkeypatch.setattr(training.time, "perf_counter", iter(map(float, range(100, 200))).__next__)
+
+    set_back()
+    return set_back
+
+
+def test_a_checkpoint_is_what_a_run_goes_on_from(
+    config: TrainingConfig, fake_training: FakeTraining, clock: Callable[[], None], assert_same_run: Callable[..., None]
+) -> None:
+    config = change(config, epochs=6, early_stopping_patience=2, plateau_patience=1)
+    fake_training.accuracies = [0.5, 0.99, 0.985, 0.995, 0.6, 0.7]
+    kept: list[Checkpoint] = []
+    whole = train(config, report=lambda line: None, keep=lambda reached: kept.append(copy.deepcopy(reached)))
+    assert (whole.epochs_run, whole.best_epoch) == (6, 4)
+    # The clock is looked at once before the epochs, three times in each, and once after them.
+    assert (whole.epoch_seconds, whole.seconds) == ([1.0] * 6, 19.0)
+    assert [checkpoint.seconds for checkpoint in kept] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0]
+    assert [len(checkpoint.engine_state["orders"]) for checkpoint in kept] == [1, 2, 3, 4, 5, 6]
+    for epochs, checkpoint in enumerate(kept, start=1):
+        assert checkpoint.history == {name: column[:epochs] for name, column in whole.history.to_dict("list").items()}
+        assert checkpoint.misclassified == whole.misclassified[:epochs]
+        clock()
+        again = train(config, report=lambda line: None, checkpoint=copy.deepcopy(checkpoint))
+        assert_same_run(again, whole, measured_once=False)
+        assert fake_training.engine.learning_rates == whole.history["learning_rate"].tolist()[epochs:]
+        assert (again.epoch_seconds, again.seconds) == ([1.0] * 6, 19.0)
+
+
+def test_a_checkpoint_before_the_first_epoch_that_counts_has_the_initial_weights(
+    config: TrainingConfig, fake_training: FakeTraining
+) -> None:
+    gradual = change(config, gradual_sparsity=0.5, gradual_epochs=2)
+    kept: list[Checkpoint] = []
+    train(gradual, report=lambda line: None, keep=lambda reached: kept.append(copy.copy(reached)))
+    assert_same_arrays(kept[0].best_weights, initial_weights(config.architecture, config.seed))
+    assert_same_arrays({"classes": kept[0].predicted_classes}, {"classes": np.zeros(TINY_TEST_EXAMPLES, np.uint8)})
+    assert kept[1].predicted_classes.any()
+
+
 def test_a_run_stops_early(config: TrainingConfig, fake_training: FakeTraining) -> None:
     fake_training.accuracies = [0.99, 0.98, 0.98, 0.98, 0.98]
     run = fake_training(change(config, epochs=5, early_stopping_patience=2))
@@ -542,8 +660,65 @@ def test_a_loss_that_is_no_number_ends_the_run(
     config: TrainingConfig, fake_training: FakeTraining, loss: float
 ) -> None:
     fake_training.loss = loss
-    with pytest.raises(FloatingPointError, match="epoch 1 .* learning_rate"):
+    with pytest.raises(Diverged, match="^4-8-16-16-10, dropout 10 %, seed 0: the loss of epoch 1 .* learning_rate"):
         fake_training(config)
+
+
+def test_a_test_loss_that_is_no_number_ends_the_run(
+    config: TrainingConfig, fake_training: FakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "cross_entropy", lambda probabilities, labels: NAN)
+    with pytest.raises(Diverged, match="epoch 1"):
+        fake_training(config)
+
+
+# Labels
+
+
+def labels(configs: list[TrainingConfig], *settings: dict[str, Any]) -> list[str]:
+    return [config.label.removeprefix("4-8-16-16-10, dropout 10 %, ") for config in told_apart(configs, settings)]
+
+
+def test_labels_name_what_differs_among_runs_and_nothing_else(config: TrainingConfig) -> None:
+    seeds = [change(config, seed=seed) for seed in (0, 1)]
+    assert labels(seeds) == ["seed 0", "seed 1"]
+    rates = [change(run, learning_rate=rate) for rate in (0.01, 1e30) for run in seeds]
+    assert labels(rates) == [f"learning_rate={rate}, seed {seed}" for rate in (0.01, 1e30) for seed in (0, 1)]
+    both = [config, change(config, batch_size=100, engine="halide")]
+    assert labels(both) == ["batch_size=125, engine=tensorflow, seed 0", "batch_size=100, engine=halide, seed 0"]
+    assert labels([config, config]) == ["seed 0", "seed 0"]
+    assert labels([]) == []
+
+
+def test_runs_whose_labels_differ_anyway_name_nothing_more(config: TrainingConfig) -> None:
+    other = change(config, architecture=chain((4, 10)), epochs=1)
+    rounds = change(config, batch_size=100).rounds([0.2, 0.2])
+    assert told_apart([config, other, *rounds[1:]]) == [config, other, *rounds[1:]]
+    assert not any(run.varied for run in told_apart([config, other, *rounds[1:]]))
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_VALUES.keys() - {"seed"}))
+def test_any_two_configurations_have_two_labels(config: TrainingConfig, name: str) -> None:
+    value = "halide" if name == "engine" else OTHER_VALUES[name]
+    one, other = told_apart([config, change(config, **{name: value})])
+    assert one.label != other.label
+
+
+def test_what_tells_a_run_apart_changes_neither_its_key_nor_what_is_recorded(config: TrainingConfig) -> None:
+    named, _ = told_apart([config, change(config, epochs=1)])
+    assert named.varied == "epochs=2"
+    assert (named, named.key, hash(named), named.to_json()) == (config, config.key, hash(config), config.to_json())
+    assert change(named, pruned_fractions=(0.2,)).parent.varied == "epochs=2"
+
+
+def test_networks_of_the_same_name_are_told_apart(config: TrainingConfig) -> None:
+    networks = [chain((4, 10), pool_after) for pool_after in ((1,), (2,), ())]
+    runs = [change(config, architecture=network) for network in networks]
+    assert len({run.label for run in told_apart(runs)}) == 3
+    pools = [{"pool_after": word} for word in ("1", "2", "none")]
+    assert [run.label for run in told_apart(runs, pools)] == [f"4-10, pool_after={word}, seed 0" for word in "12"] + [
+        "4-10, pool_after=none, seed 0"
+    ]
 
 
 def test_an_unpruned_run_has_no_masks(config: TrainingConfig, fake_training: FakeTraining) -> None:

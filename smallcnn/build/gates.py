@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import os
 import re
 import statistics
 from collections.abc import Iterator, Mapping
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,6 +21,7 @@ from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
 from smallcnn import study
+from smallcnn.build.outputs import missing_outputs
 from smallcnn.paths import ROOT
 
 INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds
@@ -65,7 +68,7 @@ def notebook_problems(executed: NotebookNode, source: NotebookNode, parameters: 
     code = [(cell.id, cell.source) for cell in cells if cell not in injected]
     if code != [(cell.id, cell.source) for cell in source.cells if cell.cell_type == "code"]:
         problems.append("its code is not that of the chapter")
-    return problems
+    return [*problems, *missing_outputs(executed.cells)]
 
 
 def _assignments(cells: list[NotebookNode]) -> dict[str, Any] | None:
@@ -81,12 +84,16 @@ def _assignments(cells: list[NotebookNode]) -> dict[str, Any] | None:
     return values
 
 
-def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Checks all pages of the built book `html`, and their summaries against the `results` of the chapters by name."""
-    pages = {
-        path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        for path in sorted(html.glob("*.html"))
-    }
+def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]], source: Path) -> list[str]:
+    """Checks all pages of a built book.
+
+    Args:
+        html: its folder.
+        results: those of the chapters, by name, which the summaries must show.
+        source: the folder of executed chapters, pages and generated parts that it was built from.
+    """
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(html.glob("*.html"))}
+    pages = {name: BeautifulSoup(text, "html.parser") for name, text in texts.items()}
     problems = [f"{name} is missing" for name in SUMMARIES if name not in pages]
     for name, page in pages.items():
         found = [
@@ -94,6 +101,8 @@ def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]]) -> list[
             *_table_problems(page),
             *_image_problems(page),
             *_link_problems(name, pages, html),
+            *_output_problems(texts[name], page, source / Path(name).with_suffix(".ipynb")),
+            *_part_problems(page, html, source / Path(name).with_suffix(".md")),
         ]
         if name in SUMMARIES:
             found += _summary_problems(page, results, SUMMARIES[name])
@@ -166,6 +175,50 @@ def _link_problems(name: str, pages: Mapping[str, BeautifulSoup], html: Path) ->
             yield f"its link {link!r} leads nowhere"
         elif target.fragment and path in pages and not pages[path].find(id=unquote(target.fragment)):
             yield f"its link {link!r} leads to no part of that page"
+
+
+def _output_problems(text: str, page: BeautifulSoup, chapter: Path) -> Iterator[str]:
+    """Checks that a page shows all that its executed chapter shows: HTML to the letter, of the rest the words."""
+    cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"] if chapter.exists() else []
+    for cell in cells:
+        if any(tag.startswith("remove") for tag in cell["metadata"].get("tags", [])):
+            continue
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/html" in data:
+                if "".join(data["text/html"]).strip() not in text:
+                    yield f"it lacks a picture, a table or a note of cell {cell['id']}"
+            else:
+                said = data.get("text/markdown") or output.get("text") or data.get("text/plain") or ""
+                if missing := _missing_words("".join(said), page):
+                    yield f"it lacks what cell {cell['id']} says: {missing}"
+
+
+def _part_problems(page: BeautifulSoup, html: Path, plain: Path) -> Iterator[str]:
+    """Checks that a page has every generated part that its source names: of text the words, of files a link to each."""
+    linked = {str(tag.get("src") or tag.get("href")) for tag in page.find_all(["img", "a"])}
+    local = [html / unquote(link) for link in linked if link.startswith(("_images/", "_downloads/"))]
+    files = {path.read_bytes() for path in local if path.is_file()}
+    waiting = [plain] if plain.exists() else []
+    while waiting:
+        text = waiting.pop().read_text(encoding="utf-8")
+        for name in dict.fromkeys(re.findall(r"generated/([\w.-]+)", text)):
+            part = plain.parent / "generated" / name
+            if not part.exists() or not part.stat().st_size:
+                yield f"its part {name} is missing"
+            elif part.suffix == ".md":
+                waiting.append(part)
+                if missing := _missing_words(part.read_text(encoding="utf-8"), page):
+                    yield f"it lacks what {name} says: {missing}"
+            elif part.read_bytes() not in files:
+                yield f"it lacks {name} as it is now"
+
+
+def _missing_words(markdown: str, page: BeautifulSoup) -> str:
+    """The first words of a text that a page lacks; empty where it has all."""
+    shown = re.sub(r"^(?:```|:).*|\]\([^)]*\)|\{[\w:]+\}`[^`]*`|<[^>]+>", " ", unescape(markdown), flags=re.MULTILINE)
+    on_page = set(re.findall(r"\w+", f"{page.get_text()} {page.get_text(' ')}"))
+    return " ".join([word for word in re.findall(r"\w+", shown) if word not in on_page][:5])
 
 
 def _summary_problems(

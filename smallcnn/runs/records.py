@@ -21,14 +21,26 @@ from typing import Any
 import numpy as np
 
 from smallcnn import data
+from smallcnn.architecture import CLASSES
 from smallcnn.commands import CommandError
-from smallcnn.config import HISTORY, Caution, Checkpoint, Report, TrainingConfig, TrainingRun, history_frame
+from smallcnn.config import (
+    HISTORY,
+    Caution,
+    Checkpoint,
+    Report,
+    TrainingConfig,
+    TrainingRun,
+    history_frame,
+    told_apart,
+)
 from smallcnn.files import replacing
 from smallcnn.paths import record_folders, runs_folder
+from smallcnn.provenance import PACKAGES
 from smallcnn.runs import progress, workers
-from smallcnn.training import train
+from smallcnn.training import Callbacks, train
 
 WEIGHTS_OF_CHECKPOINT = ("best_weights", "engine_state")
+ROUNDING = 1e-9  # of a sum of durations, in seconds
 
 
 class DamagedRun(Exception):
@@ -53,11 +65,12 @@ def get_runs(configs: Sequence[TrainingConfig], report: Report | None = None) ->
             the terminal, and a notebook shows bars.
 
     Returns:
-        The runs in the order of `configs`.
+        The runs in the order of `configs`, with labels that tell them apart.
 
     Raises:
         Interrupted: if somebody stops it; what is finished stays recorded.
     """
+    configs = told_apart(configs)
     with progress.shown(report) as report:
         finished: dict[str, TrainingRun] = {}
         missing: dict[str, TrainingConfig] = {}  # each after its parent
@@ -65,7 +78,7 @@ def get_runs(configs: Sequence[TrainingConfig], report: Report | None = None) ->
             _look_for(config, finished, missing, report)
         if missing:
             _compute(list(missing.values()), finished, report)
-    return [finished[config.key] for config in configs]
+    return [dataclasses.replace(finished[config.key], config=config) for config in configs]
 
 
 def is_recorded(config: TrainingConfig) -> bool:
@@ -297,11 +310,32 @@ def _read(folder: Path) -> TrainingRun:
         weights=weights,
         **{name: fields[name] for name in kept},
     )
-    wrong, images = len(run.misclassified[best_epoch - 1]), len(run.predicted_classes)
-    is_consistent = round(run.best_test_accuracy * images) == images - wrong
-    is_consistent &= fields["best_test_accuracy"] == run.best_test_accuracy
-    _expect(is_consistent, "its accuracies contradict each other")
+    _expect_consistency(run, fields["history"])
+    is_consistent = fields == {**_fields(run), "weights_sha256": fields["weights_sha256"]}
+    _expect(is_consistent, "its fields contradict each other")
     return run
+
+
+def _expect_consistency(run: TrainingRun, history: dict[str, list[float]]) -> None:
+    packages = {name: text for name, text in run.provenance.items() if isinstance(text, str)}
+    _expect(packages.keys() >= set(PACKAGES[run.config.engine]), "its provenance is not that of its engine")
+    images = len(run.predicted_classes)
+    numbers = set(range(images))
+    are_images = all(wrong == sorted(numbers.intersection(wrong)) for wrong in run.misclassified)
+    are_classes = bool((run.predicted_classes < CLASSES).all())
+    _expect(are_images and are_classes, "its predictions are not those of so many images")
+    correct = [images - len(wrong) for wrong in run.misclassified]
+    are_counted = history["test_correct"] == correct and history["test_accuracy"] == [each / images for each in correct]
+    are_fractions = all(0 <= accuracy <= 1 for accuracy in history["train_accuracy"])
+    _expect(are_counted and are_fractions, "its accuracies contradict each other")
+    are_amounts = min(history["train_loss"] + history["test_loss"] + run.epoch_seconds) >= 0
+    _expect(are_amounts and sum(run.epoch_seconds) <= run.seconds + ROUNDING, "its losses or durations are none")
+    callbacks, rates = Callbacks(run.config), []
+    for epoch, accuracy in enumerate(history["test_accuracy"], start=1):
+        rates.append(callbacks.learning_rate)
+        callbacks.epoch_ended(epoch, accuracy)
+    follows = history["learning_rate"] == rates and run.best_epoch == callbacks.best_epoch
+    _expect(follows, "its best epoch or learning rates do not follow from its accuracies")
 
 
 def _expect(holds: bool, otherwise: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from smallcnn.config import TrainingRun
 from smallcnn.report.uncertainty import (
+    ROUNDING,
     Verdict,
     differs_by,
     is_above,
@@ -78,7 +80,8 @@ def test_the_deviation_is_that_of_a_sample() -> None:
 
 
 def test_a_single_value_has_no_deviation() -> None:
-    mean, deviation = mean_and_deviation([0.99])
+    with warnings.catch_warnings(action="error"):
+        mean, deviation = mean_and_deviation([0.99])
     assert mean == 0.99
     assert math.isnan(deviation)
 
@@ -105,12 +108,20 @@ def test_a_paired_difference_is_taken_seed_by_seed() -> None:
 # Verdicts
 
 
+def test_verdicts_are_told_in_these_words() -> None:
+    assert [verdict.value for verdict in Verdict] == ["seen", "not seen", "undecided"]
+
+
 def test_a_claim_of_several_parts_holds_if_each_does() -> None:
     assert Verdict.all([]) is SEEN
     assert Verdict.all([SEEN, SEEN]) is SEEN
     assert Verdict.all([SEEN, UNDECIDED, SEEN]) is UNDECIDED
     assert Verdict.all([SEEN, NOT_SEEN]) is Verdict.all([UNDECIDED, NOT_SEEN, SEEN]) is NOT_SEEN
     assert Verdict.all(verdict for verdict in (NOT_SEEN, UNDECIDED)) is NOT_SEEN
+
+
+def test_a_verdict_is_named_by_what_it_says() -> None:
+    assert [verdict.value for verdict in (SEEN, NOT_SEEN, UNDECIDED)] == ["seen", "not seen", "undecided"]
 
 
 def test_the_contrary_of_what_is_undecided_is_undecided() -> None:
@@ -156,12 +167,25 @@ def test_a_change_is_seen_if_its_interval_holds_it_and_not_zero(mean: float, ver
     assert differs_by(pair(mean, 1.0), [0.0, 0.0], -20) is verdict
 
 
+def test_a_change_that_is_the_same_for_all_seeds_may_be_off_by_rounding_and_no_more() -> None:
+    assert differs_by([ROUNDING] * 2, [0.0] * 2, 0) is SEEN
+    assert differs_by([1.001 * ROUNDING] * 2, [0.0] * 2, 0) is NOT_SEEN
+    assert differs_by([0.5] * 2, [0.5] * 2, 0) is UNDECIDED  # no difference at all is none that can be seen
+
+
 def test_three_seeds_that_lose_the_same_have_lost_it_whatever_the_last_digit_is() -> None:
     for start in range(9800, 9990):
         before = [(start + seed) / 10_000 for seed in range(3)]
         after = [(start + seed - 10) / 10_000 for seed in range(3)]
         assert differs_by(after, before, -0.001) is SEEN
         assert differs_by(after, before, -0.0011) is NOT_SEEN
+
+
+def test_an_interval_without_width_ends_where_it_begins() -> None:
+    assert differs_by([1.0, 1.0], [1.0, 1.0], 0) is UNDECIDED  # it holds the figure, and zero
+    assert differs_by([1.0, 1.0], [1.0, 1.0], ROUNDING) is UNDECIDED
+    assert differs_by([1.0, 1.0], [1.0, 1.0], 2 * ROUNDING) is NOT_SEEN
+    assert differs_by([2.0, 2.0], [1.0, 1.0], 1) is SEEN
 
 
 def test_seeds_that_agree_answer() -> None:
@@ -208,7 +232,20 @@ def test_epochs_before_full_sparsity_cannot_be_chosen() -> None:
         assert other_half_accuracy(run) == pytest.approx(run.best_test_accuracy, abs=1e-12)
 
 
+def test_the_estimate_is_the_mean_over_200_splits_each_used_both_ways() -> None:
+    correct = noise(6, 0.9)[:, :301]
+    generator = np.random.default_rng(0)
+    judged = []
+    for _ in range(200):
+        order = generator.permutation(301)
+        one, other = order[:150], order[150:]
+        for chooser, judge in ((one, other), (other, one)):
+            best = max(range(6), key=lambda epoch: int(correct[epoch, chooser].sum()))
+            judged.append(correct[best, judge].sum() / len(judge))
+    assert other_half_accuracy(run_with(correct)) == pytest.approx(statistics.fmean(judged), abs=1e-12)
+
+
 def test_the_estimate_is_the_same_every_time() -> None:
     run = run_with(noise(10, 0.9))
-    assert other_half_accuracy(run) == other_half_accuracy(run)
+    assert other_half_accuracy(run) == other_half_accuracy(run, splits=200) == pytest.approx(0.894855, abs=1e-9)
     assert other_half_accuracy(run, splits=10) != other_half_accuracy(run)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
+import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +20,21 @@ import pytest
 
 from smallcnn import config as configurations
 from smallcnn import paths
+from smallcnn.architecture import (
+    KINDS,
+    Activation,
+    Architecture,
+    AveragePooling,
+    BatchNormalisation,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    MaxPooling,
+    initial_weights,
+)
 from smallcnn.config import Caution, Report, TrainingConfig, TrainingRun
+from smallcnn.models import trained_model
 from smallcnn.pruning import pruned_fractions
 from smallcnn.runs import records, workers
 from smallcnn.runs.records import DamagedRun, Interrupted, find_run, find_runs, get_runs, load_run, save_run
@@ -66,6 +85,7 @@ def rewrite(record: Path, **changes: Any) -> None:
 
 def test_nothing_is_found_where_nothing_was_recorded(config: TrainingConfig, runs_folder: Path) -> None:
     assert find_run(config) is None
+    assert not records.is_recorded(config)
     runs_folder.mkdir()
     assert find_run(config) is None
 
@@ -75,6 +95,7 @@ def test_a_run_comes_back_equal_to_the_bit(
 ) -> None:
     found = find_run(finished_run.config)
     assert_same_run(found, finished_run)
+    assert records.is_recorded(finished_run.config)
     assert found.best_test_accuracy == finished_run.best_test_accuracy == 0.75
 
 
@@ -112,9 +133,11 @@ def test_a_pruned_run_comes_back_with_its_zeros(
     assert find_run(config) is None
 
 
-def test_a_changed_bit_in_run_json_is_found(finished_run: TrainingRun, record: Path) -> None:
+def test_a_changed_bit_in_run_json_is_found(finished_run: TrainingRun, runs_folder: Path) -> None:
+    record = save_run(dataclasses.replace(finished_run, seconds=0.1 + 0.2, epoch_seconds=[0.1, 0.1]))
     content = (record / "run.json").read_bytes()
-    for position in np.linspace(0, len(content) - 1, 80).astype(int):
+    last_digit = content.index(b"0.30000000000000004") + 18  # with a 5 there it is the same number
+    for position in (last_digit, *np.linspace(0, len(content) - 1, 80).astype(int)):
         change_byte(record / "run.json", position, 1)
         with pytest.raises(DamagedRun, match=finished_run.config.key):
             find_run(finished_run.config)
@@ -122,10 +145,10 @@ def test_a_changed_bit_in_run_json_is_found(finished_run: TrainingRun, record: P
 
 
 @pytest.mark.parametrize("more", ["0", "000000000000000000001"])
-def test_a_digit_that_changes_no_number_is_found(finished_run: TrainingRun, record: Path, more: str) -> None:
-    path = record / "run.json"
-    written = f'"seconds": {finished_run.seconds!r}'
-    assert float(f"{finished_run.seconds!r}{more}") == finished_run.seconds
+def test_a_digit_that_changes_no_number_is_found(finished_run: TrainingRun, runs_folder: Path, more: str) -> None:
+    path = save_run(dataclasses.replace(finished_run, seconds=0.5)) / "run.json"
+    written = '"seconds": 0.5'
+    assert float(f"0.5{more}") == 0.5
     assert written in path.read_text()
     path.write_text(path.read_text().replace(written, f"{written}{more}"))
     with pytest.raises(DamagedRun, match="not as it was written"):
@@ -229,6 +252,8 @@ def test_a_record_under_the_key_of_another_configuration_is_found(finished_run: 
     shutil.copytree(record, record.with_name(other.key))
     with pytest.raises(DamagedRun, match="another configuration"):
         find_run(other)
+    with pytest.raises(DamagedRun, match=f"^the recorded run {other.key} is of another configuration$"):
+        load_run(record.with_name(other.key))
 
 
 def test_weights_of_another_network_are_found(finished_run: TrainingRun, runs_folder: Path) -> None:
@@ -242,31 +267,125 @@ def test_weights_of_another_network_are_found(finished_run: TrainingRun, runs_fo
             find_run(finished_run.config)
 
 
+@pytest.mark.parametrize("names", [["block_5/bias"], None])
+def test_weights_of_another_type_are_found(
+    finished_run: TrainingRun, runs_folder: Path, names: list[str] | None
+) -> None:
+    other = {name: finished_run.weights[name].astype(np.float64) for name in names or finished_run.weights}
+    save_run(dataclasses.replace(finished_run, weights=finished_run.weights | other))
+    with pytest.raises(DamagedRun, match=r"damaged \(its weights are not float32 numbers\)"):
+        find_run(finished_run.config)
+
+
+def test_weights_that_would_run_a_program_are_neither_written_nor_read(finished_run: TrainingRun, record: Path) -> None:
+    weights = finished_run.weights | {"block_5/bias": np.array([{}] * 10, object)}
+    with pytest.raises(ValueError, match="[Oo]bject"):
+        save_run(dataclasses.replace(finished_run, weights=weights))
+    content = io.BytesIO()
+    np.savez(content, **weights)
+    (record / "weights.npz").write_bytes(content.getvalue())
+    rewrite(record, weights_sha256=hashlib.sha256(content.getvalue()).hexdigest())
+    with pytest.raises(DamagedRun, match="Object arrays cannot be loaded"):
+        find_run(finished_run.config)
+
+
 def test_json_too_deep_to_read_is_found(finished_run: TrainingRun, record: Path) -> None:
     (record / "run.json").write_text("[" * 100_000)
     with pytest.raises(DamagedRun):
         find_run(finished_run.config)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"best_epoch": 0},
-        {"best_epoch": -1},
-        {"best_epoch": 3},
-        {"best_test_accuracy": 0.8},
-        {"epoch_seconds": [1.0]},
-        {"misclassified": [[], []]},
-        {"misclassified": []},
-        {"predicted_classes": "012"},
-    ],
-)
+ANOTHER_RECIPE, SHORT = "it is of another recipe or dataset", "its history is not of so many epochs"
+PREDICTIONS, ACCURACIES = "its predictions are not those of so many images", "its accuracies contradict each other"
+DURATIONS, RULES = "its losses or durations are none", "its best epoch or learning rates do not follow"
+PROVENANCE, FIELDS = "its provenance is not that of its engine", "its fields contradict each other"
+
+
+def in_history(**columns: list[float]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda fields: {"history": fields["history"] | columns}
+
+
+# What is wrong in the record of a run of two epochs, right in 100 and in 150 of 200 images, and what is said of it.
+CONTRADICTIONS: list[tuple[str, Any, str]] = [
+    ("key", "0123456789abcdef", FIELDS),
+    ("recipe_version", 0, ANOTHER_RECIPE),
+    ("dataset", "another", ANOTHER_RECIPE),
+    ("config", lambda fields: {"config": fields["config"] | {"epochs": 1}}, SHORT),
+    ("config", lambda fields: {"config": fields["config"] | {"learning_rate": 0.02}}, RULES),
+    ("config", lambda fields: {"config": fields["config"] | {"gradual_sparsity": 0.0}}, FIELDS),  # a default
+    ("provenance", {}, PROVENANCE),
+    ("provenance", lambda fields: {"provenance": fields["provenance"] | {"tensorflow": 2}}, PROVENANCE),
+    ("provenance", None, "'NoneType' object has no attribute 'items'"),
+    ("best_test_accuracy", 0.8, FIELDS),
+    ("best_epoch", -1, SHORT),
+    ("best_epoch", 0, SHORT),
+    ("best_epoch", 1, RULES),
+    ("best_epoch", 3, SHORT),
+    ("final_test_accuracy", 0.5, FIELDS),
+    ("epochs_run", 1, FIELDS),
+    ("seconds", -1.0, DURATIONS),
+    ("seconds", 0.0, DURATIONS),
+    ("seconds", "1", "can only concatenate str"),
+    ("epoch_seconds", [0.0], SHORT),
+    ("epoch_seconds", [0.0, 1e9], DURATIONS),
+    ("epoch_seconds", [1e-9, -1e-9], DURATIONS),
+    ("history", {}, SHORT),
+    ("history", lambda fields: {"history": fields["history"] | {"loss": [1.0, 1.0]}}, SHORT),
+    ("history", in_history(learning_rate=[0.01, 0.005]), RULES),
+    ("history", in_history(learning_rate=[0.02, 0.01]), RULES),
+    ("history", in_history(train_loss=[1.0]), SHORT),
+    ("history", in_history(train_loss=[1.0, -1.0]), DURATIONS),
+    ("history", in_history(test_loss=[1.0, -1.0]), DURATIONS),
+    ("history", in_history(train_accuracy=[1.5, 0.5]), ACCURACIES),
+    ("history", in_history(train_accuracy=[0.5, -0.5]), ACCURACIES),
+    ("history", in_history(test_accuracy=[0.5, 0.8]), ACCURACIES),
+    ("history", in_history(test_accuracy=[0.75, 0.5]), ACCURACIES),
+    ("history", in_history(test_correct=[100, 151]), ACCURACIES),
+    ("history", in_history(test_correct=[150, 100]), ACCURACIES),
+    ("misclassified", [], SHORT),
+    ("misclassified", [[], []], ACCURACIES),
+    ("misclassified", lambda fields: {"misclassified": fields["misclassified"][::-1]}, ACCURACIES),
+    ("misclassified", [[*range(100)], [*range(49), 200]], PREDICTIONS),
+    ("misclassified", [[*range(100)], [*range(49), -1]], PREDICTIONS),
+    ("misclassified", [[*range(100)], [*range(49), 48]], PREDICTIONS),
+    ("misclassified", [[*range(100)], [*range(50)][::-1]], PREDICTIONS),
+    ("predicted_classes", "012", PREDICTIONS),
+    ("predicted_classes", "0" * 199, ACCURACIES),
+    ("predicted_classes", "0" * 199 + ":", PREDICTIONS),  # the sign after 9
+    ("weights_sha256", "0" * 64, "weights.npz is not as it was written"),
+]
+
+
+def test_every_field_is_among_those_that_may_contradict(record: Path) -> None:
+    fields = json.loads((record / "run.json").read_text())
+    assert {name for name, *_ in CONTRADICTIONS} == fields.keys() - {"sha256"}
+    columns = {
+        name for _, change, _ in CONTRADICTIONS if callable(change) for name in change(fields).get("history", {})
+    }
+    assert columns > fields["history"].keys()
+
+
+@pytest.mark.parametrize(("name", "value", "words"), CONTRADICTIONS)
 def test_a_record_that_contradicts_itself_is_found(
-    finished_run: TrainingRun, record: Path, changes: dict[str, Any]
+    finished_run: TrainingRun, record: Path, name: str, value: Any, words: str
 ) -> None:
+    fields = json.loads((record / "run.json").read_text())
+    changes = value(fields) if callable(value) else {name: value}
+    assert changes[name] != fields[name]
     rewrite(record, **changes)
-    with pytest.raises(DamagedRun):
+    with pytest.raises(DamagedRun, match=f"{finished_run.config.key} is damaged \\({re.escape(words)}"):
         find_run(finished_run.config)
+
+
+def test_a_record_that_contradicts_nothing_is_whole_after_rewriting(finished_run: TrainingRun, record: Path) -> None:
+    history = {"train_accuracy": [0.0, 1.0], "train_loss": [0.0, 1.0], "test_loss": [1.0, 0.0]}
+    fields = json.loads((record / "run.json").read_text())
+    rewrite(record, history=fields["history"] | history, seconds=3.0, epoch_seconds=[0.0, 3.0])
+    assert find_run(finished_run.config).history["train_accuracy"].tolist() == [0.0, 1.0]
+    rewrite(record, seconds=0.3, epoch_seconds=[0.1, 0.2])  # whose sum is 0.30000000000000004
+    assert find_run(finished_run.config).seconds == 0.3
+    rewrite(record, seconds=0.0, epoch_seconds=[0.0, 0.0])
+    assert find_run(finished_run.config).seconds == 0
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
@@ -309,9 +428,10 @@ def test_a_history_with_values_that_are_no_numbers_is_not_recorded(
 def test_a_half_written_temporary_folder_is_not_a_record(
     finished_run: TrainingRun, runs_folder: Path, assert_same_run: CompareRuns
 ) -> None:
-    leftover = runs_folder / f".{finished_run.config.key}.12345.part"
-    leftover.mkdir(parents=True)
-    (leftover / "weights.npz").write_bytes(b"half")
+    for process in (12345, os.getpid()):
+        leftover = runs_folder / f".{finished_run.config.key}.{process}.part"
+        leftover.mkdir(parents=True)
+        (leftover / "weights.npz").write_bytes(b"half")
     assert find_run(finished_run.config) is None
     save_run(finished_run)
     assert_same_run(find_run(finished_run.config), finished_run)
@@ -550,6 +670,7 @@ def test_what_another_process_recorded_meanwhile_is_not_recorded_again(
         report: Report,
         recorded: Callable[[TrainingConfig], TrainingRun | None],
     ) -> Any:
+        assert (parents, callable(report)) == ({}, True)
         save_run(dataclasses.replace(finished_run, seconds=12.5))  # by the other process
         for each in missing:
             asked.append(each.key)
@@ -592,6 +713,27 @@ def test_an_interrupted_run_says_how_far_it_was(
     assert raised.value.exit_code == 130
 
 
+def test_a_run_that_is_interrupted_in_its_first_epoch_says_so(
+    config: TrainingConfig, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records, "train", interrupted)
+    with pytest.raises(Interrupted, match="^interrupted after epoch 0 of"):
+        get_runs([dataclasses.replace(config, engine="halide")], lambda line: None)
+
+
+def test_a_run_at_its_best_after_the_first_epoch_comes_back(
+    config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path, assert_same_run: CompareRuns
+) -> None:
+    fake_training.accuracies = [0.75, 0.5]
+    run = fake_training(config)
+    save_run(run)
+    assert_same_run(find_run(config), run)
+    assert (run.best_epoch, run.final_test_accuracy) == (1, 0.5)
+
+
 def test_interrupted_workers_say_how_much_is_left(
     config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -625,3 +767,58 @@ def test_a_recorded_round_of_pruning_does_not_need_its_parent(
     assert [run.config for run in get_runs([pruned], lines.append)] == [pruned]
     assert lines == []
     assert [path.name for path in runs_folder.iterdir()] == [pruned.key]
+
+
+def test_runs_that_are_asked_for_together_are_told_apart(
+    config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "compute", lambda missing, *_: map(fake_training, missing))
+    rates = [dataclasses.replace(config, learning_rate=rate) for rate in (0.01, 0.02, 0.03)]
+    save_run(fake_training(rates[0]))
+    assert "learning_rate" not in "".join(fake_training.lines)
+    fake_training.lines.clear()
+    lines: list[str] = []
+    runs = get_runs(rates, lines.append)
+    labels = [f"4-8-16-16-10, dropout 10 %, learning_rate={rate}, seed 0" for rate in (0.01, 0.02, 0.03)]
+    assert [run.config.label for run in runs] == labels
+    assert [run.config for run in runs] == rates
+    told = [line.partition(": ")[0] for line in [*fake_training.lines, *lines]]
+    assert set(told) == set(labels[1:])
+    assert not any("learning_rate=" in (runs_folder / run.config.key / "run.json").read_text() for run in runs)
+    assert [load_run(runs_folder / run.config.key).config.varied for run in runs] == ["", "", ""]
+
+
+@pytest.mark.slow
+def test_the_page_on_reruns_keeps_a_network_in_a_file_that_both_kinds_of_keras_open(
+    keras: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras as keras_3
+
+    page = (paths.ROOT / "book" / "rerun.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if ".save(" in block)
+    (tmp_path / "runs").symlink_to(paths.PUBLISHED_RUNS)
+    monkeypatch.chdir(tmp_path)
+    variables: dict[str, Any] = {}
+    exec(code, variables)
+    (kept,) = tmp_path.glob("network.*")
+    images = np.random.default_rng(0).integers(0, 256, (50, 28, 28), np.uint8)
+    expected = variables["model"].predict(images, verbose=0)
+    for kind in (keras, keras_3):
+        opened = kind.models.load_model(kept)
+        assert type(opened).__module__.split(".")[0] == kind.__name__
+        assert np.allclose(opened.predict(images, verbose=0), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_both_kinds_of_keras_open_a_network_of_all_layers(keras: ModuleType, tmp_path: Path) -> None:
+    import keras as keras_3
+
+    blocks = [Convolution(4, 3, "same", False), Activation("leaky_relu", 0.1), BatchNormalisation(False, 0.9, 0.01)]
+    blocks += [AveragePooling(2), Convolution(6), Activation("relu"), MaxPooling(3), Dropout(0.5)]
+    network = Architecture((*blocks, Flatten(), Dense(10, False), Activation("softmax")))
+    assert {layer.kind for layer in network.layers} == KINDS.keys() - {"global_average_pooling"}  # of published ones
+    model = trained_model(network, initial_weights(network, 0))
+    model.save(tmp_path / "network.h5")
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
+    opened = keras_3.models.load_model(tmp_path / "network.h5")
+    assert np.allclose(opened.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-5)

@@ -216,9 +216,7 @@ def describe_machine() -> dict[str, Any]:
     """Processor, cores, instructions and versions."""
     described: dict[str, Any] = {**provenance.describe("tensorflow"), "cores": _count_cores()}
     if is_available("halide"):
-        import halide as hl
-
-        described |= {"halide": provenance.describe("halide")["halide"], "instructions": str(hl.get_host_target())}
+        described |= {name: provenance.describe("halide")[name] for name in ("halide", "instructions")}
     if _is_installed("torch_one_core"):
         from importlib.metadata import version
 

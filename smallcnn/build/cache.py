@@ -243,7 +243,8 @@ def _book_stamp(edition: Edition) -> Path:
 
 def _published(edition: Edition, from_sources: str) -> dict[str, str]:
     made = {name: hash_of(_digests(_files(edition.folder / name))) for name in MADE}
-    settings = [edition.folder / "source" / name for name in ("_config.yml", "_toc.yml")] + [ROOT / "requirements.txt"]
+    source = edition.folder / "source"
+    settings = [source / "_config.yml", source / "_toc.yml", ROOT / "requirements.txt", *_files(source / "_static")]
     return {"sources": from_sources, "configuration": hash_of(_digests(settings))} | made
 
 

@@ -47,7 +47,8 @@ from smallcnn.engines.halide import engine as engine_module
 from smallcnn.engines.halide.arrays import flatten
 from smallcnn.engines.halide.engine import HalideEngine
 from smallcnn.engines.halide.output import hash_number
-from smallcnn.engines.halide.target import count_registers, instruction_set
+from smallcnn.engines.halide.target import count_registers
+from smallcnn.provenance import instruction_set
 
 slow = pytest.mark.slow  # compiling an engine takes a second or two
 CONFIG = dataclasses.replace(SMALL_CONFIG, seed=3, epochs=1)

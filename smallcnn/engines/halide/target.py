@@ -13,11 +13,6 @@ def get_target() -> hl.Target:
     return target
 
 
-def instruction_set() -> str:
-    """What compiled code may use of the processor, in Halide's names, as in "x86-64-linux-avx-avx2-f16c-fma-sse41"."""
-    return str(hl.get_jit_target_from_environment().without_feature(hl.TargetFeature.JIT))
-
-
 def count_registers() -> tuple[int, int]:
     """The number of vector registers of the processor, and of float32 numbers in one."""
     target = get_target()

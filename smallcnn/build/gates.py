@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import ast
 import copy
+import csv
+import io
 import json
 import os
 import re
 import statistics
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from html import unescape
 from pathlib import Path
@@ -23,6 +26,7 @@ from nbformat import NotebookNode
 from smallcnn import study
 from smallcnn.build.outputs import missing_outputs
 from smallcnn.paths import ROOT
+from smallcnn.report.tables import TITLES
 
 INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds
 # What no reader should see: errors, warnings, numbers as Python prints them, addresses of this machine.
@@ -104,6 +108,7 @@ def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]], source: 
             *_output_problems(texts[name], page, source / Path(name).with_suffix(".ipynb")),
             *_part_problems(page, html, source / Path(name).with_suffix(".md")),
         ]
+        found += _frame_problems(page, results.get(Path(name).stem, {}))
         if name in SUMMARIES:
             found += _summary_problems(page, results, SUMMARIES[name])
         problems += [f"{name}: {problem}" for problem in found]
@@ -238,9 +243,52 @@ def _summary_problems(
             continue
         for column, value in zip(header[1:], values, strict=False):
             expected = networks[label].get(column, [])
-            shown = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", value.replace(",", ""))]
-            if expected and not _as_shown(shown, expected):
+            if expected and not _as_shown(_numbers(value), expected):
                 yield f"{label} has {value!r} as {column}; the results say {expected}"
+
+
+def _frame_problems(page: BeautifulSoup, result: Mapping[str, Any]) -> Iterator[str]:
+    """Checks a chapter's tables of runs and of rounds, shown and to download, against its results."""
+    for name, expected in _frames(result).items():
+        for link in page.find_all("a", download=f"{name}.csv"):
+            content = b64decode(str(link["href"]).partition(",")[2]).decode()
+            found = link.find_parent(class_="results")
+            header, *shown = _cells(found) if found else [[]]
+            rows = list(csv.DictReader(io.StringIO(content)))
+            if not len(expected) == len(rows) == len(shown):
+                yield f"its table {name} has {len(shown)} rows, and {len(rows)} to download; expected {len(expected)}"
+                continue
+            for numbers, row, cells in zip(expected, rows, shown, strict=True):
+                texts = dict(zip(header, cells, strict=False))
+                for column, number in numbers.items():
+                    if abs(float(row.get(column) or "nan") - number) > 1e-12:
+                        yield f"its table {name} has {row.get(column)} as {column} to download; expected {number}"
+                    text = texts.get(TITLES.get(column, column.replace("_", " ")), "")
+                    unit = 1 if isinstance(number, int) else 100
+                    both = [unit * number, *([100 * numbers[f"{column}_sd"]] if f"{column}_sd" in numbers else [])]
+                    if not column.endswith("_sd") and not _as_shown(_numbers(text), both):
+                        yield f"its table {name} has {text!r} as {column}; the results say {both}"
+
+
+def _frames(result: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """What the results say of the rows of a chapter's tables, by their names: numbers by column, shares 0 to 1."""
+    kept = ("seed", "best_test_accuracy", "final_test_accuracy", "other_half_accuracy", "epochs_run")
+    if "rounds" not in result:
+        return {"runs": [{name: run[name] for name in kept} for run in result.get("runs", [])]}
+    rows = []
+    for told in [*result["rounds"], *([result["gradual"]] if result["gradual"] else [])]:
+        row: dict[str, float] = {name: told[name] for name in ("remaining", "pruned_fraction")}
+        row |= {"trainable": told["trainable_remaining"], "seeds": len(told["seeds"])}
+        for name in ("best_test", "other_half"):
+            values = told[f"{name}_accuracies"]
+            row[f"{name}_accuracy"] = statistics.mean(values)
+            row |= {f"{name}_accuracy_sd": statistics.stdev(values)} if len(values) > 1 else {}
+        rows.append(row)
+    return {"rounds": rows}
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text.replace(",", ""))]
 
 
 def _as_shown(shown: list[float], expected: list[float]) -> bool:

@@ -249,7 +249,7 @@ def test_the_published_networks_and_those_of_odd_sizes_are_those_of_keras(
 
 
 @slow
-@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(architecture=architectures(), batch_size=st.integers(2, 50))
 def test_any_chain_of_layers_is_that_of_keras(
     keras: ModuleType, architecture: Architecture, batch_size: int, train_set: data.Dataset
@@ -394,10 +394,11 @@ def check_five_steps(
 
 
 def random_masks(weights: Weights) -> Weights:
-    """Masks a third of each convolution's kernel, and the weights with it."""
+    """Masks a third of each convolution's kernel, but no whole filter, and the weights with it."""
     generator, masks = np.random.default_rng(2), {}
     for name, kernel in convolution_kernels(weights).items():
-        masks[name] = (generator.random(kernel.shape) > 1 / 3).astype(np.float32)
+        kept = generator.random(kernel.shape) > 1 / 3
+        masks[name] = (kept | ~kept.any(axis=(0, 1, 2))).astype(np.float32)
         kernel *= masks[name]
     return masks
 

@@ -19,7 +19,7 @@ import pytest
 
 from smallcnn import config as configurations
 from smallcnn import paths
-from smallcnn.config import Caution, Report, TrainingConfig, TrainingRun
+from smallcnn.config import Caution, Checkpoint, Report, TrainingConfig, TrainingRun
 from smallcnn.pruning import pruned_fractions
 from smallcnn.runs import records, workers
 from smallcnn.runs.records import DamagedRun, Interrupted, find_run, find_runs, get_runs, load_run, save_run
@@ -248,8 +248,13 @@ def test_weights_of_another_network_are_found(finished_run: TrainingRun, runs_fo
         {**finished_run.weights, "dense/bias": np.zeros(10, np.float32)},
     ):
         save_run(dataclasses.replace(finished_run, weights=weights))
-        with pytest.raises(DamagedRun, match="weights"):
+        with pytest.raises(DamagedRun, match=r"damaged \(the weights are not those of its network\)"):
             find_run(finished_run.config)
+
+
+def test_the_checksum_of_what_is_recorded_never_changes() -> None:
+    expected = hashlib.sha256(b'{"a": [0.5, true], "b": {"c": 2, "d": "\\u00fc"}}').hexdigest()
+    assert records._checksum({"b": {"d": "ü", "c": 2}, "a": [0.5, True]}) == expected
 
 
 @pytest.mark.parametrize("names", [["block_5/bias"], None])
@@ -509,7 +514,7 @@ def test_a_damaged_record_is_named_and_computed_again(
         wanted = dataclasses.replace(wanted, seed=1)
         record.rename(record.with_name(wanted.key))
     lines: list[str] = []
-    (run,) = get_runs([wanted], lines.append)
+    run, _ = get_runs([wanted, wanted], lines.append)
     assert computed == [wanted]
     assert [line for line in lines if wanted.key in line and "again" in line] == lines[:1] != []
     assert_same_run(find_run(wanted), run)
@@ -553,6 +558,18 @@ def test_a_damaged_unfinished_run_is_started_again(
         assert records._load_checkpoint(config) is None
     (run,) = get_runs([config], lambda line: None)
     assert_same_run(run, whole, measured_once=False)
+
+
+def test_an_unfinished_run_that_would_run_a_program_is_not_read(config: TrainingConfig, runs_folder: Path) -> None:
+    checkpoint = Checkpoint({"block_1/bias": np.zeros(4, np.float32)}, np.zeros(10, np.uint8))
+    records._save_checkpoint(config, checkpoint)
+    assert records._load_checkpoint(config) is not None
+    checkpoint.best_weights["block_1/bias"] = np.array([{}] * 4, object)
+    with pytest.raises(ValueError, match="[Oo]bject"):
+        records._save_checkpoint(config, checkpoint)
+    with np.load(records._checkpoint_file(config)) as file:
+        np.savez(records._checkpoint_file(config), **{**file, "best_weights block_1/bias": np.array([{}] * 4, object)})
+    assert records._load_checkpoint(config) is None
 
 
 def test_flipped_bits_of_an_unfinished_run_never_stop_a_command(

@@ -20,6 +20,7 @@ import pytest
 from smallcnn import config as configurations
 from smallcnn import paths
 from smallcnn.config import Caution, Checkpoint, Report, TrainingConfig, TrainingRun
+from smallcnn.provenance import PACKAGES
 from smallcnn.pruning import pruned_fractions
 from smallcnn.runs import records, workers
 from smallcnn.runs.records import DamagedRun, Interrupted, find_run, find_runs, get_runs, load_run, save_run
@@ -136,7 +137,7 @@ def test_a_digit_that_changes_no_number_is_found(finished_run: TrainingRun, runs
     assert float(f"0.5{more}") == 0.5
     assert written in path.read_text()
     path.write_text(path.read_text().replace(written, f"{written}{more}"))
-    with pytest.raises(DamagedRun, match="not as it was written"):
+    with pytest.raises(DamagedRun, match=r"damaged \(run.json is not as it was written\)"):
         find_run(finished_run.config)
 
 
@@ -376,6 +377,9 @@ def test_a_record_that_contradicts_nothing_is_whole_after_rewriting(finished_run
     assert find_run(finished_run.config).seconds == 0.3
     rewrite(record, seconds=0.0, epoch_seconds=[0.0, 0.0])
     assert find_run(finished_run.config).seconds == 0
+    packages = {name: fields["provenance"][name] for name in PACKAGES[finished_run.config.engine]}
+    rewrite(record, provenance=packages)
+    assert find_run(finished_run.config).provenance == packages
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link"])

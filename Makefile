@@ -2,6 +2,8 @@
 
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
+# Runs a module that is not the project's own in the surroundings that the project's make for themselves.
+RUN := $(PYTHON) -m smallcnn.surroundings -m
 READY := .venv/.installed
 CODE := smallcnn benchmarks scripts tests book
 NOTEBOOKS := book/*.ipynb
@@ -14,20 +16,33 @@ override PARAMS := $(value PARAMS)
 override GRID := $(value GRID)
 override FRESH := $(value FRESH)
 override MODULE := $(value MODULE)
-MINUTES ?= 10
-override MINUTES := $(value MINUTES)
 PORT ?= 8000
 override PORT := $(value PORT)
-TF_CPP_MIN_LOG_LEVEL ?= 3
+override MINUTES := $(value MINUTES)
+override SAMPLE := $(value SAMPLE)
+override KEYS := $(value KEYS)
 # Files are UTF-8 whatever the locale is; a folder's name may have any letters.
 PYTHONUTF8 := 1
-export CHAPTER PARAMS GRID PORT MODULE MINUTES TF_CPP_MIN_LOG_LEVEL PYTHONUTF8
+# Python obeys its own variables before any program can forget them.
+unexport $(filter-out PYTHON PYTHON_BOOTSTRAP PYTHONUTF8,$(filter PYTHON%,$(.VARIABLES))) __PYVENV_LAUNCHER__
+export CHAPTER PARAMS GRID PORT MODULE MINUTES SAMPLE KEYS PYTHONUTF8
 
 ifneq ($(filter-out 1,$(FRESH)),)
 $(error FRESH is "$(FRESH)"; expected FRESH=1, to train everything anew, or nothing)
 endif
 
-.PHONY: help setup book preview rerun sweep runs record parameters bench test test-fast mutants lint format hooks serve lock clean
+# Any other word NAME=value would do nothing, so it is a slip; one in the environment is not meant for this project.
+KNOWN := CHAPTER PARAMS GRID FRESH PORT MODULE MINUTES SAMPLE KEYS PYTHON_BOOTSTRAP \
+    DASK_SCHEDULER_ADDRESS HL_NUM_THREADS SMALLCNN_MNIST SMALLCNN_RUNS SMALLCNN_BUILD SMALLCNN_CELL_SECONDS
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(firstword $(filter-out $(KNOWN),$(GIVEN)))
+ifneq ($(UNKNOWN),)
+CLOSEST := import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1, 0.5))
+NEAREST := $(shell $(or $(wildcard $(PYTHON)),python3) -Ic '$(CLOSEST)' '$(subst ','\'',$(UNKNOWN))' $(KNOWN))
+$(error $(UNKNOWN) is not known here; $(if $(NEAREST),did you mean $(NEAREST)=…?,a hyperparameter is given in PARAMS, such as PARAMS="epochs=10".) Known are $(KNOWN))
+endif
+
+.PHONY: help setup book preview rerun sweep runs record reproduce parameters bench test test-fast mutants lint format hooks serve lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -64,38 +79,42 @@ runs: $(READY)
 record: $(READY)
 	@$(PYTHON) -m smallcnn runs --publish
 
+## Trains published runs again and compares them byte for byte: all, or SAMPLE=3, or MINUTES=10, or KEYS="…".
+reproduce: $(READY)
+	@$(PYTHON) -m smallcnn reproduce $(if $(SAMPLE),--sample="$$SAMPLE") $(if $(MINUTES),--minutes="$$MINUTES") -- "$$KEYS"
+
 ## Writes the published values of smallcnn/study.py into the parameters cells of the chapters.
 parameters: $(READY)
 	@$(PYTHON) -m smallcnn parameters
 
-## Measures the engines beside PyTorch, if requirements-bench.txt is installed, and the article's way; takes 8 to 20 minutes.
+## Measures the engines beside PyTorch, if requirements-bench.txt is installed, in ten minutes or MINUTES=.
 bench: $(READY)
-	@$(PYTHON) -m benchmarks.speed
+	@$(RUN) benchmarks.speed $(if $(MINUTES),--minutes="$$MINUTES")
 
 ## Runs the tests.
 test: $(READY)
-	@$(PYTHON) -m pytest $(PARALLEL)
+	@$(RUN) pytest $(PARALLEL)
 
 ## Runs the tests that need no training, no built book and no browser, for use while you work.
 test-fast: $(READY)
-	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
+	@$(RUN) pytest $(PARALLEL) -m "not slow"
 
 ## Puts faults into a module and lists those that its tests miss: make mutants MODULE=smallcnn/pruning.py MINUTES=10
 mutants: $(READY)
-	@$(PYTHON) scripts/mutants.py "$$MODULE" "$$MINUTES"
+	@$(PYTHON) -m smallcnn.surroundings scripts/mutants.py "$$MODULE" "$${MINUTES:-10}"
 
 ## Checks the format and the style of the code, notebooks included, and the library's types.
 lint: $(READY)
-	@$(PYTHON) -m ruff format --check $(CODE)
-	@$(PYTHON) -m ruff check $(CODE)
+	@$(RUN) ruff format --check $(CODE)
+	@$(RUN) ruff check $(CODE)
 	@$(PYTHON) scripts/strip_notebooks.py --check $(NOTEBOOKS)
-	@$(PYTHON) -m mypy
+	@$(RUN) mypy
 
 ## Formats the code, mends what can be mended without a decision, and strips notebooks of results.
 format: $(READY)
 	@$(PYTHON) scripts/strip_notebooks.py $(NOTEBOOKS)
-	@$(PYTHON) -m ruff check --fix-only $(CODE)
-	@$(PYTHON) -m ruff format $(CODE)
+	@$(RUN) ruff check --fix-only $(CODE)
+	@$(RUN) ruff format $(CODE)
 
 ## Lets git format, check and strip what you commit; .venv/bin/pre-commit uninstall ends it.
 hooks: $(READY)
@@ -107,18 +126,18 @@ serve: $(READY)
 
 ## Resolves requirements.in into requirements.txt, keeping pinned versions that still fit.
 lock:
-	@uv=$$(sh scripts/setup.sh --uv build/uv build/uv.log) && \
-	"$$uv" pip compile --universal --generate-hashes --python-version 3.11 \
-	  --custom-compile-command "make lock" -q requirements.in -o requirements.txt
+	@sh scripts/setup.sh --lock build/uv requirements.txt build/uv.log
 	@rm -rf build/uv
 
 ## Removes build/, that is everything generated; .venv, data and recorded runs stay.
 clean:
 	@rm -rf build
 
-# The second prerequisite is for a Python that was removed since: .venv/bin/python is a link to it.
-$(READY): requirements.txt $(if $(realpath $(PYTHON)),,.python-is-missing)
+# Set-up is due again if the Python was removed since, to which .venv/bin/python is a link, or if the folder was renamed or
+# copied: .venv/.installed names it.
+IN_PLACE := $(shell { read -r lock; IFS= read -r folder; [ "$$folder" = "$$(pwd -P)" ] && echo yes; } 2>/dev/null <$(READY))
+$(READY): requirements.txt $(if $(and $(realpath $(PYTHON)),$(IN_PLACE)),,.set-up-is-due)
 	@sh scripts/setup.sh .venv requirements.txt build/setup.log
 
-.PHONY: .python-is-missing
-.python-is-missing:
+.PHONY: .set-up-is-due
+.set-up-is-due:

@@ -8,11 +8,13 @@ its share of the test pass, over several rounds, so that whatever else the machi
 fifth once more goes before, unmeasured, because a system may leave threads that just woke on one core for a while. Only
 the article's way measures whole epochs, with nothing before: the tuning of tf.data wakes at intervals that double, and
 an epoch does not end before it has woken (about 10, 20 or 41 seconds after the start), so that a fifth says nothing of
-the whole. The pool is the real one: Dask's workers train a run on every core, for a few epochs.
+the whole; what it tells is a range. The pool is the real one: Dask's workers train a run on every core, for a few
+epochs. No round begins that would end too late, and a way that takes much of the time sits out later rounds.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import re
@@ -21,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache, partial
 from multiprocessing import get_context
 from statistics import median
@@ -57,6 +59,8 @@ from smallcnn.runs import workers
 from smallcnn.study import APPROACHES, CHAPTERS
 from smallcnn.training import data_order, train
 
+MINUTES = 10.0
+LARGEST_PART = 1 / 3  # of the time, which a way may use and then be measured once more
 SHARE = 5  # of an epoch is what is measured at a time, and then multiplied
 ROUNDS = 5
 POOL_EPOCHS = 4
@@ -70,6 +74,7 @@ RATIOS = {
     "halide_over_ceiling_one_core": ("halide_one_core", "ceiling_one_core"),
     "article_over_pool": ("article", "pool_all_cores"),
 }
+POOL = "pool_all_cores"
 
 Measure = Callable[[], float]
 
@@ -78,8 +83,11 @@ def measure_all(
     report: Report = say,
     chapters: Sequence[str] = tuple(approach.name for approach in APPROACHES),
     rounds: int = ROUNDS,
+    minutes: float = MINUTES,
 ) -> dict[str, Any]:
     """Measures every way that is installed here and returns what `build/benchmark.json` holds.
+
+    It ends after `rounds`, after about `minutes`, or when somebody stops it, with what is measured until then.
 
     `labels` are the names of the networks by chapter. `seconds_per_epoch` has for each chapter and way the median,
     minimum and maximum over the rounds; `ratios` are quotients of medians; `halide` tells more of the fast engine.
@@ -87,6 +95,7 @@ def measure_all(
     Raises:
         CommandError: if a chapter types no network; nothing has been measured then.
     """
+    ends = time.monotonic() + 60 * minutes
     configs = {chapter: make_config(chapter) for chapter in chapters}
     installed = [way for way in WAYS if _is_installed(way)]
     for way in WAYS.keys() - set(installed):
@@ -99,25 +108,35 @@ def measure_all(
             report(f"{chapter}: {', '.join(sorted(left_out))} cannot train its network")
     halide = {chapter: describe_halide(chapter) for chapter in chapters if "halide_one_core" in ways[chapter]}
     seconds: dict[str, dict[str, list[float]]] = {chapter: {} for chapter in chapters}
-    with ExitStack() as stack:
+    spent = dict.fromkeys([*installed, POOL], 0.0)
+    done = 0
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
         processes = {
             way: stack.enter_context(process_with(_count_cores() if way.endswith("all_cores") else 1))
             for way in installed
         }
-        for number in range(rounds):
+        while done < rounds and (left := ends - time.monotonic()) > (sum(spent.values()) / done if done else 0):
+            report(f"round {done + 1} of at most {rounds}; {left / 60:.1f} min left")
             for chapter, measured in seconds.items():
-                for way in ways[chapter]:
-                    measured.setdefault(way, []).append(processes[way].submit(measure, way, chapter).result())
-                if chapter in halide:
-                    measured.setdefault("pool_all_cores", []).append(measure_pool(chapter))
-            report(f"round {number + 1} of {rounds} is done")
+                for way in [*ways[chapter], *([POOL] if chapter in halide else [])]:
+                    if done and spent[way] > 60 * minutes * LARGEST_PART:
+                        continue
+                    started = time.monotonic()
+                    value = (
+                        measure_pool(chapter) if way == POOL else processes[way].submit(measure, way, chapter).result()
+                    )
+                    measured.setdefault(way, []).append(value)
+                    spent[way] += time.monotonic() - started
+            done += 1
+    if done < rounds:
+        report(f"{done} of {rounds} rounds are whole")
     summaries = {
         chapter: {way: summarise(values) for way, values in measured.items()} for chapter, measured in seconds.items()
     }
     return {
         "machine": describe_machine(),
         "protocol": {
-            "rounds": rounds,
+            "rounds": done,
             "share_of_an_epoch": 1 / SHARE,
             "batch_size": next(iter(configs.values())).batch_size,
         },
@@ -197,9 +216,7 @@ def describe_machine() -> dict[str, Any]:
     """Processor, cores, instructions and versions."""
     described: dict[str, Any] = {**provenance.describe("tensorflow"), "cores": _count_cores()}
     if is_available("halide"):
-        import halide as hl
-
-        described |= {"halide": provenance.describe("halide")["halide"], "instructions": str(hl.get_host_target())}
+        described |= {name: provenance.describe("halide")[name] for name in ("halide", "instructions")}
     if _is_installed("torch_one_core"):
         from importlib.metadata import version
 
@@ -454,9 +471,15 @@ WAYS: Mapping[str, Callable[[TrainingConfig, str], Measure]] = {
 
 def main() -> None:
     """Measures, and writes `build/benchmark.json`."""
-    chapters = sys.argv[1:] or [approach.name for approach in APPROACHES]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Measures seconds an epoch.")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="how long it may take, instead of ten")
+    parser.add_argument("chapters", nargs="*", default=[approach.name for approach in APPROACHES])
+    options = parser.parse_args()
+    if not options.minutes > 0:
+        raise CommandError(f"MINUTES is {options.minutes:g}; expected a number above 0, as in: make bench MINUTES=5")
+    chapters = options.chapters
     data.load_mnist()  # fetched once, here, before several processes want it
-    result = measure_all(say, chapters)
+    result = measure_all(say, chapters, minutes=options.minutes)
     for chapter in chapters:
         say(f"\n{chapter}, seconds an epoch, test pass included: median (minimum to maximum)")
         for way, seconds in result["seconds_per_epoch"][chapter].items():

@@ -127,18 +127,21 @@ class BatchNormalisation(Layer):
     """Batch normalisation of each channel (Ioffe & Szegedy 2015, arXiv:1502.03167).
 
     Attributes:
-        use_scale: whether there is a factor γ; the summand β is always there.
+        use_scale: whether there is a factor γ.
         momentum: what share of the moving statistics a training step keeps.
         epsilon: added to the variance.
+        use_center: whether there is a summand β.
     """
 
     kind, noun = "batch_normalisation", "normalisation"
     use_scale: bool = True
     momentum: float = 0.99
     epsilon: float = 1e-3
+    use_center: bool = True
 
     def __post_init__(self) -> None:
         check_flag("use_scale", self.use_scale)
+        check_flag("use_center", self.use_center)
         object.__setattr__(self, "momentum", check_fraction("momentum", self.momentum, below_one=True))
         object.__setattr__(self, "epsilon", check_number("epsilon", self.epsilon))
         if self.epsilon <= 0:
@@ -146,7 +149,7 @@ class BatchNormalisation(Layer):
 
     @property
     def description(self) -> str:
-        unusual = [] if self.use_scale else ["no γ"]
+        unusual = [f"no {name}" for name, used in (("γ", self.use_scale), ("β", self.use_center)) if not used]
         unusual += [
             f"{field.name} {getattr(self, field.name):g}"
             for field in fields(self)
@@ -155,8 +158,8 @@ class BatchNormalisation(Layer):
         return ", ".join(["batch normalisation", *unusual])
 
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
-        names = (*(["gamma"] if self.use_scale else []), "beta", "moving_mean", "moving_variance")
-        return {name: (shape[-1],) for name in names}
+        used = {"gamma": self.use_scale, "beta": self.use_center, "moving_mean": True, "moving_variance": True}
+        return {name: (shape[-1],) for name, is_used in used.items() if is_used}
 
 
 @dataclass(frozen=True)
@@ -459,8 +462,9 @@ def initial_weights(architecture: Architecture, seed: int) -> Weights:
 
     def draw(name: str, shape: Shape) -> np.ndarray:
         if name.endswith("/kernel"):
-            limit = np.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
-            return generator.uniform(-limit, limit, shape).astype(np.float32)
+            limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+            uniform = 2 * limit * generator.random(shape) - limit  # in two roundings, which `uniform` may fuse into one
+            return uniform.astype(np.float32)
         return np.full(shape, name.endswith(("/gamma", "/moving_variance")), np.float32)
 
     return {name: draw(name, shape) for name, shape in architecture.weight_shapes.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,6 +14,13 @@ def quote(value: Any) -> str:
     """Shows a value in an error, on one line and not too long."""
     text = repr(value)
     return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+
+
+def perhaps(name: str, known: Iterable[str], alike: float = 0.6) -> str:
+    """For an error on an unknown name: ", perhaps epochs", the known name most like it; empty if none is `alike`."""
+    by_letters = {word.lower(): word for word in known}
+    nearest = difflib.get_close_matches(name.lower()[:LONGEST_QUOTE], by_letters, 1, alike)
+    return f", perhaps {by_letters[nearest[0]]}" if nearest else ""
 
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from smallcnn.checks import quote
 from smallcnn.commands import CommandError, run, say
+from smallcnn.paths import check_environment
 from smallcnn.report.parameters import ParameterError
 from smallcnn.study import CHAPTERS
 
@@ -45,7 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words.count("--") > 1:  # argparse may drop the second without a word
         parser.error("'--' stands where a value is expected")
     options = parser.parse_args(words)
-    return run(lambda: options.command(options))
+
+    def command() -> None:
+        check_environment()
+        options.command(options)
+
+    return run(command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,6 +125,17 @@ def _parser() -> argparse.ArgumentParser:
         help="move those that the book uses as published to runs/, and name what it does not",
     )
 
+    again = add(
+        "reproduce",
+        _reproduce,
+        "train published runs again, without their records, and compare them byte for byte",
+        "All of them, unless options say less.\nThe time is shown first.",
+    )
+    fewer = again.add_mutually_exclusive_group()
+    fewer.add_argument("--sample", metavar="number", help="so many, at random")
+    fewer.add_argument("--minutes", metavar="number", help="as many, at random, as so many minutes are enough for")
+    again.add_argument("keys", nargs="*", metavar="key", help="only these")
+
     add(
         "parameters",
         _parameters,
@@ -139,7 +158,7 @@ def _book(options: argparse.Namespace) -> None:
         edition = cache.fresh_edition()
         if _finished(edition).exists():  # an unfinished one goes on from its runs
             shutil.rmtree(edition.folder / "fresh")
-            cache.forget(edition)
+            cache.forget(edition, CHAPTERS)
     first_page = _publish(edition)
     if options.fresh:
         _finished(edition).touch()
@@ -204,6 +223,24 @@ def _runs(options: argparse.Namespace) -> None:
         own_runs.show()
 
 
+def _reproduce(options: argparse.Namespace) -> None:
+    from smallcnn.runs.reproduce import reproduce
+
+    sample, minutes = _above_zero("SAMPLE", options.sample), _above_zero("MINUTES", options.minutes)
+    reproduce(say, " ".join(options.keys).split(), None if sample is None else math.ceil(sample), minutes)
+
+
+def _above_zero(name: str, text: str | None) -> float | None:
+    """The number that an option has, if it is given."""
+    try:
+        number = None if text is None else float(text)
+    except ValueError:
+        number = math.nan
+    if number is None or 0 < number < 1e6:
+        return number
+    raise ParameterError(f"{name} is {quote(str(text))}; expected a number above 0")
+
+
 def _parameters(options: argparse.Namespace) -> None:
     from smallcnn.report.notebook import write_published_parameters
 
@@ -215,7 +252,6 @@ def _serve(options: argparse.Namespace) -> None:
     from functools import partial
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-    from smallcnn.checks import quote
     from smallcnn.paths import build_folder
 
     html, text = build_folder() / "html", options.port
@@ -227,7 +263,8 @@ def _serve(options: argparse.Namespace) -> None:
     try:
         server = ThreadingHTTPServer(("127.0.0.1", int(text)), handler)
     except OSError as error:
-        raise CommandError(f"port {text}: {error.strerror}; another one may be free: make serve PORT=8080") from error
+        other = 8081 if int(text) == 8080 else 8080
+        raise CommandError(f"port {text}: {error.strerror}; another one may do: make serve PORT={other}") from error
     with server:
         say(f"The book is at http://127.0.0.1:{text}/ until you press Ctrl-C.")
         try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Part of every run's key. Raise an engine's whenever a change to the code changes the numbers that it gives.
-RECIPE_VERSIONS = {"halide": 3, "tensorflow": 1}
+RECIPE_VERSIONS = {"halide": 4, "tensorflow": 1}
 
 ENGINES = tuple(RECIPE_VERSIONS)
 MOST_EPOCHS = 100_000
@@ -74,6 +74,7 @@ class TrainingConfig:
         pruned_fractions: fraction of the surviving kernel weights pruned in each round so far.
         gradual_sparsity: sparsity (0 to 1) of each kernel under a gradual schedule; 0 for none.
         gradual_epochs: epochs over which the gradual schedule reaches its sparsity.
+        varied: for its label, what tells it from the runs beside it; decides nothing, and is not recorded.
 
     Raises:
         TypeError: if a value has the wrong type.
@@ -94,6 +95,7 @@ class TrainingConfig:
     pruned_fractions: tuple[float, ...] = ()
     gradual_sparsity: float = 0.0
     gradual_epochs: int = 0
+    varied: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.architecture, Architecture):
@@ -138,12 +140,27 @@ class TrainingConfig:
 
     @property
     def label(self) -> str:
-        """A few words that tell this run from its neighbours, for progress lines."""
+        """A few words that tell this run from its neighbours, for progress lines; see `told_apart`."""
+        return f"{self.label_without_seed}, seed {self.seed}"
+
+    @property
+    def label_without_seed(self) -> str:
+        """The label of this run and of those with other seeds."""
         rates = {layer.rate for layer in self.architecture.layers if isinstance(layer, Dropout)} - {0.0}
         extra = "".join(f", dropout {100 * rate:g} %" for rate in sorted(rates))
         extra += f", pruning round {len(self.pruned_fractions)}" if self.pruned_fractions else ""
         extra += f", gradual to {100 * self.gradual_sparsity:.1f} %" if self.gradual_sparsity else ""
-        return f"{self.architecture.name}{extra}, seed {self.seed}"
+        extra += f", {self.varied}" if self.varied else ""
+        return f"{self.architecture.name}{extra}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the outcome but for the seed, by name, with a hash for the network."""
+        network = hashlib.sha256(json.dumps(self.architecture.to_json()).encode()).hexdigest()[:6]
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.compare}
+        return {name: value for name, value in own.items() if name not in ("architecture", "seed")} | {
+            "network": network
+        }
 
     @property
     def steps_per_epoch(self) -> int:
@@ -176,11 +193,33 @@ class TrainingConfig:
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON values; a setting at its default is left out, so that a new one changes no key."""
         values = without_defaults(self) | {"architecture": self.architecture.to_json()}
+        values.pop("varied", None)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def __repr__(self) -> str:
         settings = f"{self.epochs} epochs at most, learning rate {self.learning_rate:g}, {self.engine}"
         return f"<TrainingConfig {self.key}: {self.label}; {settings}>"
+
+
+def told_apart(
+    configs: Sequence[TrainingConfig], settings: Sequence[Mapping[str, Any]] | None = None
+) -> list[TrainingConfig]:
+    """The same configurations; those whose labels would be the same name the settings in which they differ.
+
+    Args:
+        configs: that are shown together.
+        settings: of each, by name, the same names for all; by default `TrainingConfig.settings`.
+    """
+    settings = settings or [config.settings for config in configs]
+    values: dict[tuple[str, str], set[str]] = {}  # of each setting, among the configurations with the same label
+    for config, own in zip(configs, settings, strict=True):
+        for name, value in own.items():
+            values.setdefault((config.label_without_seed, name), set()).add(repr(value))
+    named = []
+    for config, own in zip(configs, settings, strict=True):
+        words = [f"{name}={own[name]}" for name in own if len(values[config.label_without_seed, name]) > 1]
+        named.append(dataclasses.replace(config, varied=", ".join(filter(None, [config.varied, *words]))))
+    return named
 
 
 @dataclass(frozen=True, repr=False)

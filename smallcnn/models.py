@@ -168,7 +168,7 @@ def _read_record(layer: Any) -> Layer:
         case "Dense":
             return Dense(options["units"], options["use_bias"])
         case "BatchNormalization":
-            return BatchNormalisation(options["scale"], options["momentum"], options["epsilon"])
+            return BatchNormalisation(*(options[name] for name in ("scale", "momentum", "epsilon", "center")))
         case "ReLU":
             return Activation("relu")
         case "LeakyReLU":
@@ -231,7 +231,7 @@ def _build_layer(record: Layer, activation: str = "linear", name: str | None = N
             return layers.Dense(record.units, activation, record.use_bias, name=name, dtype="float32")
         case BatchNormalisation():
             options = {"momentum": record.momentum, "epsilon": record.epsilon, "scale": record.use_scale}
-            return layers.BatchNormalization(**options, name=name, dtype="float32")
+            return layers.BatchNormalization(**options, center=record.use_center, name=name, dtype="float32")
         case Activation(function="relu"):
             return layers.ReLU(name=name, dtype="float32")
         case Activation(function="leaky_relu"):

@@ -24,8 +24,15 @@ def describe(engine: str) -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES[engine]},
-        **(TENSORFLOW_SETTINGS if engine == "tensorflow" else {}),
+        **(TENSORFLOW_SETTINGS if engine == "tensorflow" else {"instructions": instruction_set()}),
     }
+
+
+def instruction_set() -> str:
+    """What Halide's code uses of the processor, in its names, as in "x86-64-linux-avx-avx2-f16c-fma-sse41"."""
+    import halide as hl  # here: TensorFlow runs where there is none
+
+    return str(hl.get_jit_target_from_environment().without_feature(hl.TargetFeature.JIT))
 
 
 def _processor() -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from smallcnn.arithmetic import power
 from smallcnn.checks import check_choice, check_integer, check_number
 
 SCHEDULES = ("article", "paper")
@@ -35,7 +36,7 @@ def pruned_fractions(schedule: str, fraction: float, rounds: int) -> tuple[float
     check_choice("schedule", schedule, SCHEDULES)
     fraction = check_pruned_fraction(fraction, "pruning_fraction")
     check_integer("rounds", rounds, minimum=1, maximum=MOST_ROUNDS)
-    return tuple(fraction ** (1 / r) if schedule == "article" else fraction for r in range(1, rounds + 1))
+    return tuple(power(fraction, 1 / r) if schedule == "article" else fraction for r in range(1, rounds + 1))
 
 
 def check_pruned_fraction(value: Any, name: str = "a pruned fraction") -> float:

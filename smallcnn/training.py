@@ -10,8 +10,14 @@ import numpy as np
 
 from smallcnn import data, provenance, pruning
 from smallcnn.architecture import Weights, convolution_kernels, initial_weights
+from smallcnn.arithmetic import logarithm
+from smallcnn.commands import CommandError
 from smallcnn.config import HISTORY, Checkpoint, EpochLine, Report, TrainingConfig, TrainingRun, history_frame
 from smallcnn.engines.start import create_engine
+
+
+class Diverged(CommandError):
+    """A loss is not a number; the message names the run."""
 
 
 def train(
@@ -31,7 +37,7 @@ def train(
         keep: called after every epoch with what an interrupted run can go on from.
 
     Raises:
-        FloatingPointError: if the loss is not a number any more.
+        Diverged: if the loss is not a number any more.
     """
     started = time.perf_counter()
     train_set, test_set = data.load_mnist()
@@ -56,9 +62,9 @@ def train(
         learning_rate = callbacks.learning_rate
         train_loss, train_accuracy = engine.train_epoch(data_order(config, epoch), learning_rate)
         probabilities = engine.predict(test_set.images)
-        test_loss = cross_entropy(probabilities, test_set.labels)
+        test_loss = cross_entropy(probabilities, test_set.labels, config.engine)
         if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
-            raise FloatingPointError(f"{config.label}: the loss of epoch {epoch} is not a number; lower learning_rate")
+            raise Diverged(f"{config.label}: the loss of epoch {epoch} is not a number; lower learning_rate")
         predictions = probabilities.argmax(axis=1).astype(np.uint8)
         wrong = np.flatnonzero(predictions != test_set.labels)
         correct = len(predictions) - len(wrong)
@@ -140,10 +146,14 @@ def data_order(config: TrainingConfig, epoch: int) -> np.ndarray:
     return order[: steps * config.batch_size].reshape(steps, config.batch_size).astype(np.int32)
 
 
-def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The mean of −log p of the right class, p at least 1e-7 as in Keras."""
-    right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(right, 1e-7)).mean())
+def cross_entropy(probabilities: np.ndarray, labels: np.ndarray, engine: str = "halide") -> float:
+    """The mean of −log p of the right class, p at least 1e-7 as in Keras.
+
+    It has the same bits on every processor, but for TensorFlow, whose probabilities have not: its recorded runs are
+    of NumPy's logarithm.
+    """
+    right = np.maximum(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-7)
+    return float(-np.log(right).mean()) if engine == "tensorflow" else -math.fsum(logarithm(right)) / len(labels)
 
 
 def pruning_masks(config: TrainingConfig, parent: TrainingRun | None) -> Weights:

@@ -59,7 +59,7 @@ hundredths = st.integers(1, 99).map(lambda count: count / 100)
 layers_anywhere = st.one_of(
     st.just(Activation("relu")),
     st.builds(Activation, st.just("leaky_relu"), hundredths),
-    st.builds(BatchNormalisation, st.booleans(), hundredths, hundredths),
+    st.builds(BatchNormalisation, st.booleans(), hundredths, hundredths, st.booleans()),
     st.just(BatchNormalisation()),
     st.builds(Dropout, hundredths),
 )

@@ -331,6 +331,7 @@ def test_initial_weights_depend_on_the_seed_and_on_nothing_else() -> None:
         (lambda slope: Activation("leaky_relu", slope), "slope", -0.1, ValueError),
         (lambda slope: Activation("leaky_relu", slope), "slope", "0.1", TypeError),
         (BatchNormalisation, "use_scale", 0, TypeError),
+        (lambda use_center: BatchNormalisation(use_center=use_center), "use_center", 0, TypeError),
         (lambda momentum: BatchNormalisation(momentum=momentum), "momentum", 1, ValueError),
         (lambda momentum: BatchNormalisation(momentum=momentum), "momentum", None, TypeError),
         (lambda epsilon: BatchNormalisation(epsilon=epsilon), "epsilon", 0.0, ValueError),
@@ -504,3 +505,10 @@ def test_multiply_adds_are_weights_times_positions() -> None:
     assert PUBLISHED["approach_1"].multiply_adds == 26**2 * 288 + 11**2 * 4032 + 3500
     assert PUBLISHED["approach_3"].multiply_adds == (26**2 * 18 + 24**2 * 72 + 10**2 * 288 + 8**2 * 1152 + 6**2 * 1440)
     assert EVERY_KIND.multiply_adds == 28**2 * 150 + 9**2 * 72 + 3**2 * 12 + 4 * 7 + 7 * 10
+
+
+def test_a_normalisation_without_beta_has_none() -> None:
+    layer = BatchNormalisation(use_center=False)
+    assert layer.description == "batch normalisation, no β"
+    assert list(layer.weight_shapes((5, 5, 3))) == ["gamma", "moving_mean", "moving_variance"]
+    assert BatchNormalisation(use_scale=False, use_center=False).description == "batch normalisation, no γ, no β"

@@ -23,9 +23,10 @@ from smallcnn.commands import CommandError
 from smallcnn.paths import ROOT
 from smallcnn.report import notebook, own_runs, parameters, sweeps
 from smallcnn.report.parameters import published_values
+from smallcnn.runs import reproduce
 from smallcnn.study import CHAPTERS
 
-COMMANDS = {"book", "rerun", "sweep", "runs", "parameters", "serve"}
+COMMANDS = {"book", "rerun", "sweep", "runs", "reproduce", "parameters", "serve"}
 
 
 @pytest.fixture
@@ -103,6 +104,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         (["book", "extra"], "unrecognized arguments: extra"),
         (["runs", "--remove"], "expected at least one argument"),
         (["runs", "--remove", "a", "--publish"], "not allowed with argument"),
+        (["reproduce", "--sample", "2", "--minutes", "1"], "not allowed with argument"),
         (["serve", "8000", "8001"], "unrecognized arguments: 8001"),
         (["--nonsense"], "required: command"),
         (["rerun", "--", "approach_2", "--"], "'--' stands where a value is expected"),
@@ -116,6 +118,35 @@ def test_a_malformed_command_is_one_line(arguments: list[str], message: str, pri
     assert re.search(r"; see python -m smallcnn( \w+)? --help$", line)
 
 
+# Reproduce
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ([], None, None)),
+        (["--sample", "3"], ([], 3, None)),
+        (["--minutes", "2.5", "--", ""], ([], None, 2.5)),
+        (["--", "abc def"], (["abc", "def"], None, None)),
+        (["abc", "def"], (["abc", "def"], None, None)),
+    ],
+)
+def test_reproduce_takes_a_sample_or_minutes_or_keys(
+    arguments: list[str], expected: tuple[list[str], int | None, float | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(reproduce, "reproduce", lambda report, *options: asked.append(options))
+    assert exit_code("reproduce", *arguments) == 0
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize("option", ["sample", "minutes"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "x", "", "1e9"])
+def test_reproduce_refuses_other_numbers(option: str, value: str, printed: Callable[[], str]) -> None:
+    assert exit_code("reproduce", f"--{option}={value}") == 2
+    assert f"{option.upper()} is {value!r}; expected a number above 0" in printed()
+
+
 # Rerun
 
 
@@ -124,8 +155,9 @@ def test_a_malformed_command_is_one_line(arguments: list[str], message: str, pri
     [
         ([], "name a chapter, as in: make rerun CHAPTER=approach_2 PARAMS="),
         (["", "epochs=3"], "name a chapter"),
-        (["approach_4"], "unknown chapter 'approach_4'; there are: data, approach_1,"),
-        (["approach_2", "epoch=3"], "unknown parameter 'epoch' for approach_2; it has: filters,"),
+        (["approach_4"], "unknown chapter 'approach_4', perhaps approach_3; there are: data, approach_1,"),
+        (["book/pruning.ipynb"], "unknown chapter 'book/pruning.ipynb', perhaps pruning; there are: data, approach_1,"),
+        (["approach_2", "epoch=3"], "unknown parameter 'epoch' for approach_2, perhaps epochs; it has: filters,"),
         (["approach_2", "epochs=ten"], "parameter epochs is 'ten'; expected a whole number"),
         (["approach_2", "epochs"], "cannot read 'epochs'; write parameters as name=value"),
         (["approach_2", "epochs=3", "epochs=4"], "parameter epochs is given twice"),
@@ -352,7 +384,7 @@ def test_a_port_in_use_is_one_line(printed: Callable[[], str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert exit_code("serve", str(port)) == 1
-    assert printed().startswith(f"port {port}: Address already in use; another one may be free: make serve PORT=8080")
+    assert printed().startswith(f"port {port}: Address already in use; another one may do: make serve PORT=8080")
 
 
 # As a program

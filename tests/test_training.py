@@ -28,9 +28,9 @@ from smallcnn.architecture import (
     convolution_kernels,
     initial_weights,
 )
-from smallcnn.config import Checkpoint, TrainingConfig, TrainingRun
+from smallcnn.config import Checkpoint, TrainingConfig, TrainingRun, told_apart
 from smallcnn.pruning import pruned_fractions
-from smallcnn.training import Callbacks, cross_entropy, data_order, train
+from smallcnn.training import Callbacks, Diverged, cross_entropy, data_order, train
 from tests.conftest import TINY_TEST_EXAMPLES, FakeTraining, assert_same_arrays
 from tests.networks import PUBLISHED, chain
 
@@ -231,7 +231,7 @@ def test_the_engines_are_called_as_published_runs_call_them() -> None:
 def test_every_field_is_part_of_the_key(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configuration, "ENGINES", (*configuration.ENGINES, "another"))
     monkeypatch.setitem(configuration.RECIPE_VERSIONS, "another", config.recipe_version)
-    assert OTHER_VALUES.keys() == {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert OTHER_VALUES.keys() == {field.name for field in dataclasses.fields(TrainingConfig)} - {"varied"}
     keys = {name: change(config, **{name: value}).key for name, value in OTHER_VALUES.items()}
     keys["gradual_sparsity, once more"] = change(config, gradual_sparsity=0.6).key
     keys["nothing"] = config.key
@@ -660,16 +660,65 @@ def test_a_loss_that_is_no_number_ends_the_run(
     config: TrainingConfig, fake_training: FakeTraining, loss: float
 ) -> None:
     fake_training.loss = loss
-    with pytest.raises(FloatingPointError, match="epoch 1 .* learning_rate"):
+    with pytest.raises(Diverged, match="^4-8-16-16-10, dropout 10 %, seed 0: the loss of epoch 1 .* learning_rate"):
         fake_training(config)
 
 
 def test_a_test_loss_that_is_no_number_ends_the_run(
     config: TrainingConfig, fake_training: FakeTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "cross_entropy", lambda probabilities, labels: NAN)
-    with pytest.raises(FloatingPointError, match="epoch 1"):
+    monkeypatch.setattr(training, "cross_entropy", lambda *_: NAN)
+    with pytest.raises(Diverged, match="epoch 1"):
         fake_training(config)
+
+
+# Labels
+
+
+def labels(configs: list[TrainingConfig], *settings: dict[str, Any]) -> list[str]:
+    return [config.label.removeprefix("4-8-16-16-10, dropout 10 %, ") for config in told_apart(configs, settings)]
+
+
+def test_labels_name_what_differs_among_runs_and_nothing_else(config: TrainingConfig) -> None:
+    seeds = [change(config, seed=seed) for seed in (0, 1)]
+    assert labels(seeds) == ["seed 0", "seed 1"]
+    rates = [change(run, learning_rate=rate) for rate in (0.01, 1e30) for run in seeds]
+    assert labels(rates) == [f"learning_rate={rate}, seed {seed}" for rate in (0.01, 1e30) for seed in (0, 1)]
+    both = [config, change(config, batch_size=100, engine="halide")]
+    assert labels(both) == ["batch_size=125, engine=tensorflow, seed 0", "batch_size=100, engine=halide, seed 0"]
+    assert labels([config, config]) == ["seed 0", "seed 0"]
+    assert labels([]) == []
+
+
+def test_runs_whose_labels_differ_anyway_name_nothing_more(config: TrainingConfig) -> None:
+    other = change(config, architecture=chain((4, 10)), epochs=1)
+    rounds = change(config, batch_size=100).rounds([0.2, 0.2])
+    assert told_apart([config, other, *rounds[1:]]) == [config, other, *rounds[1:]]
+    assert not any(run.varied for run in told_apart([config, other, *rounds[1:]]))
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_VALUES.keys() - {"seed"}))
+def test_any_two_configurations_have_two_labels(config: TrainingConfig, name: str) -> None:
+    value = "halide" if name == "engine" else OTHER_VALUES[name]
+    one, other = told_apart([config, change(config, **{name: value})])
+    assert one.label != other.label
+
+
+def test_what_tells_a_run_apart_changes_neither_its_key_nor_what_is_recorded(config: TrainingConfig) -> None:
+    named, _ = told_apart([config, change(config, epochs=1)])
+    assert named.varied == "epochs=2"
+    assert (named, named.key, hash(named), named.to_json()) == (config, config.key, hash(config), config.to_json())
+    assert change(named, pruned_fractions=(0.2,)).parent.varied == "epochs=2"
+
+
+def test_networks_of_the_same_name_are_told_apart(config: TrainingConfig) -> None:
+    networks = [chain((4, 10), pool_after) for pool_after in ((1,), (2,), ())]
+    runs = [change(config, architecture=network) for network in networks]
+    assert len({run.label for run in told_apart(runs)}) == 3
+    pools = [{"pool_after": word} for word in ("1", "2", "none")]
+    assert [run.label for run in told_apart(runs, pools)] == [f"4-10, pool_after={word}, seed 0" for word in "12"] + [
+        "4-10, pool_after=none, seed 0"
+    ]
 
 
 def test_an_unpruned_run_has_no_masks(config: TrainingConfig, fake_training: FakeTraining) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait
@@ -14,7 +15,7 @@ from typing import Any
 from smallcnn.build import cache, gates, html
 from smallcnn.build.cache import Edition
 from smallcnn.build.execution import BuildError, Execution, cell_seconds
-from smallcnn.commands import say
+from smallcnn.commands import CommandError, say
 from smallcnn.data import load_mnist
 from smallcnn.paths import changed_environment
 from smallcnn.report.notebook import edited_values, notebook_values
@@ -34,6 +35,7 @@ def publish(edition: Edition) -> Path:
     """
     with _environment(edition):
         _check(edition)
+        cache.make_room(edition)
         with _only_one(edition.folder):
             if cache.book_is_current(edition):
                 say("The book is up to date.")
@@ -46,16 +48,34 @@ def _build(edition: Edition) -> None:
     from_sources = cache.sources(edition)
     with html.jupyter_book(edition) as tool:
         _execute_chapters(edition, tool.start)
-        results = {chapter: json.loads(edition.results(chapter).read_text("utf-8")) for chapter in CHAPTERS}
+        results = {chapter: _results(edition, chapter) for chapter in CHAPTERS}
         html.assemble(edition, results)
-        html.build(edition, tool)
-    if problems := gates.book_problems(html.built(edition), results):
-        raise BuildError("the pages were built and must not be published:\n" + "\n".join(problems))
+        try:
+            html.build(edition, tool)
+            if problems := gates.book_problems(html.built(edition), results, edition.folder / "source"):
+                raise BuildError("the pages were built and must not be published:\n" + "\n".join(problems))
+        except CommandError as error:
+            cache.forget(edition, _named_chapters(str(error)))
+            raise
     html.publish(edition)
     cache.note_publication(edition, from_sources)
     for chapter, result in results.items():
         for caution in [] if edition.preview else result.get("cautions", []):  # a preview is known to be short
             say(f"{chapter}: {caution}")
+
+
+def _results(edition: Edition, chapter: str) -> dict[str, Any]:
+    try:
+        results: dict[str, Any] = json.loads(edition.results(chapter).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BuildError(f"{chapter} wrote no results; its last cell must call chapter.write_results") from None
+    return results
+
+
+def _named_chapters(problems: str) -> list[str]:
+    """The chapters whose pages are named, as what led to the problems; all, where no page is named."""
+    pages = set(re.findall(r"([\w-]+)\.(?:ipynb|md|html)\b", problems))
+    return [chapter for chapter in CHAPTERS if chapter in pages or not pages]
 
 
 def _check(edition: Edition) -> None:

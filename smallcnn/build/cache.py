@@ -9,17 +9,20 @@ import ast
 import functools
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallcnn.files import write_json
+from smallcnn.build import outputs
+from smallcnn.files import remove, write_json
 from smallcnn.paths import BOOK, MEASUREMENTS, OWN_RUNS, PUBLISHED_RUNS, ROOT, RUN_KEY
 from smallcnn.report.parameters import ParameterError, check_values, published_values
 from smallcnn.study import CHAPTERS
 
 Changes = Mapping[str, Any]
+MADE = ("notebooks", "results", "generated", "source", "sphinx", "html")  # folders of an edition
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,11 @@ def rerun_edition(chapter: str, changes: Changes) -> Edition:
 
 
 def is_current(edition: Edition, chapter: str) -> bool:
-    """Whether the executed chapter follows from all that it depends on, and nobody changed it since."""
-    return read_stamp(edition, chapter) == _stamp(edition, chapter, inputs(edition, chapter, code_inputs(chapter)))
+    """Whether the executed chapter follows from all that it depends on, is whole, and nobody changed it since."""
+    stamp = _stamp(edition, chapter, inputs(edition, chapter, code_inputs(chapter)))
+    return read_stamp(edition, chapter) == stamp and not outputs.problems(
+        edition.notebook(chapter), edition.results(chapter)
+    )
 
 
 def note_execution(edition: Edition, chapter: str, from_inputs: str) -> None:
@@ -109,16 +115,27 @@ def _stamp(edition: Edition, chapter: str, from_inputs: str) -> dict[str, Any]:
 def _records(edition: Edition, chapter: str) -> dict[str, str]:
     """The hashes of the recorded runs that the chapter's results name."""
     path = edition.results(chapter)
-    keys = set(RUN_KEY.findall(path.read_text(encoding="utf-8"))) if path.exists() else set()
+    keys = set(RUN_KEY.findall(path.read_text(encoding="utf-8", errors="replace"))) if path.exists() else set()
     folders = (PUBLISHED_RUNS, OWN_RUNS) if edition.runs is None else (edition.runs,)
     return _digests(folder / key / "run.json" for folder in folders for key in sorted(keys) if (folder / key).exists())
 
 
-def forget(edition: Edition) -> None:
-    """Makes the next build of `edition` execute and publish everything anew."""
+def forget(edition: Edition, chapters: Iterable[str]) -> None:
+    """Makes the next build execute `chapters` and publish everything anew; which parameters were changed is kept."""
+    for chapter in chapters:
+        write_json(edition.stamp_file(chapter), {"changes": read_stamp(edition, chapter).get("changes", {})})
+    remove(edition.folder / "generated")
+    remove(_book_stamp(edition))
+
+
+def make_room(edition: Edition) -> None:
+    """Removes what is no file where a build writes one, and what is no folder where it keeps its files."""
+    files = [edition.folder / name for name in (".lock", "html.log", "html.stamp.json")]
     for chapter in CHAPTERS:
-        edition.stamp_file(chapter).unlink(missing_ok=True)
-    _book_stamp(edition).unlink(missing_ok=True)
+        files += [edition.notebook(chapter), edition.results(chapter), edition.stamp_file(chapter)]
+    folders = [edition.folder, *(edition.folder / name for name in (*MADE, "failed", "networks"))]
+    for path in [path for path in folders if path.is_file()] + [path for path in files if path.is_dir()]:
+        remove(path)
 
 
 def read_stamp(edition: Edition, chapter: str) -> dict[str, Any]:
@@ -193,11 +210,26 @@ def sources(edition: Edition) -> str:
 
 def book_is_current(edition: Edition) -> bool:
     """Whether the published pages are those of the present sources, and as they were published."""
+    return _read_book_stamp(edition) == _published(edition, sources(edition))
+
+
+def sphinx_can_go_on(edition: Edition) -> bool:
+    """Whether what Sphinx left is of the last published book, as it was, and with the present configuration.
+
+    A build that was killed or refused may have left half a page or a bad one, a changed table of contents old sidebars;
+    and Sphinx goes by the clock, and takes new text for old if that was set back.
+    """
+    noted, present = _read_book_stamp(edition), _published(edition, "")
+    unchanged = all(noted.get(name) == present[name] for name in ("configuration", "sphinx"))
+    return unchanged and _book_stamp(edition).stat().st_mtime <= time.time()
+
+
+def _read_book_stamp(edition: Edition) -> dict[str, str]:
     try:
         noted = json.loads(_book_stamp(edition).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return bool(noted == _published(edition, sources(edition)))
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def note_publication(edition: Edition, from_sources: str) -> None:
@@ -210,8 +242,10 @@ def _book_stamp(edition: Edition) -> Path:
 
 
 def _published(edition: Edition, from_sources: str) -> dict[str, str]:
-    made = {name: hash_of(_digests(_files(edition.folder / name))) for name in ("notebooks", "results", "html")}
-    return {"sources": from_sources} | made
+    made = {name: hash_of(_digests(_files(edition.folder / name))) for name in MADE}
+    source = edition.folder / "source"
+    settings = [source / "_config.yml", source / "_toc.yml", ROOT / "requirements.txt", *_files(source / "_static")]
+    return {"sources": from_sources, "configuration": hash_of(_digests(settings))} | made
 
 
 def _files(folder: Path) -> list[Path]:
@@ -225,7 +259,7 @@ def _digests(files: Iterable[Path]) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file; empty where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def hash_of(content: Any) -> str:

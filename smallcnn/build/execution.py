@@ -19,7 +19,7 @@ from typing import Any
 
 import nbformat
 
-from smallcnn.build import cache, gates
+from smallcnn.build import cache, gates, outputs
 from smallcnn.build.cache import Edition
 from smallcnn.commands import CommandError
 from smallcnn.files import replacing
@@ -211,4 +211,6 @@ def cell_seconds() -> int:
 
 def _notebook_problems(edition: Edition, chapter: str, executed: Path) -> list[str]:
     source = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4)
-    return gates.notebook_problems(nbformat.read(executed, as_version=4), source, edition.changes_of(chapter))
+    notebook = nbformat.read(executed, as_version=4)
+    problems = gates.notebook_problems(notebook, source, edition.changes_of(chapter))
+    return [*problems, *outputs.missing_results(notebook.cells, edition.results(chapter))]

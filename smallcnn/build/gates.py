@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import ast
 import copy
+import csv
+import io
+import json
 import os
 import re
 import statistics
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,7 +24,9 @@ from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
 from smallcnn import study
+from smallcnn.build.outputs import missing_outputs
 from smallcnn.paths import ROOT
+from smallcnn.report.tables import TITLES
 
 INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds
 # What no reader should see: errors, warnings, numbers as Python prints them, addresses of this machine.
@@ -65,7 +72,7 @@ def notebook_problems(executed: NotebookNode, source: NotebookNode, parameters: 
     code = [(cell.id, cell.source) for cell in cells if cell not in injected]
     if code != [(cell.id, cell.source) for cell in source.cells if cell.cell_type == "code"]:
         problems.append("its code is not that of the chapter")
-    return problems
+    return [*problems, *missing_outputs(executed.cells)]
 
 
 def _assignments(cells: list[NotebookNode]) -> dict[str, Any] | None:
@@ -81,12 +88,16 @@ def _assignments(cells: list[NotebookNode]) -> dict[str, Any] | None:
     return values
 
 
-def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Checks all pages of the built book `html`, and their summaries against the `results` of the chapters by name."""
-    pages = {
-        path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        for path in sorted(html.glob("*.html"))
-    }
+def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]], source: Path) -> list[str]:
+    """Checks all pages of a built book.
+
+    Args:
+        html: its folder.
+        results: those of the chapters, by name, which the summaries must show.
+        source: the folder of executed chapters, pages and generated parts that it was built from.
+    """
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(html.glob("*.html"))}
+    pages = {name: BeautifulSoup(text, "html.parser") for name, text in texts.items()}
     problems = [f"{name} is missing" for name in SUMMARIES if name not in pages]
     for name, page in pages.items():
         found = [
@@ -94,7 +105,10 @@ def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]]) -> list[
             *_table_problems(page),
             *_image_problems(page),
             *_link_problems(name, pages, html),
+            *_output_problems(texts[name], page, source / Path(name).with_suffix(".ipynb")),
+            *_part_problems(page, html, source / Path(name).with_suffix(".md")),
         ]
+        found += _frame_problems(page, results.get(Path(name).stem, {}))
         if name in SUMMARIES:
             found += _summary_problems(page, results, SUMMARIES[name])
         problems += [f"{name}: {problem}" for problem in found]
@@ -168,6 +182,50 @@ def _link_problems(name: str, pages: Mapping[str, BeautifulSoup], html: Path) ->
             yield f"its link {link!r} leads to no part of that page"
 
 
+def _output_problems(text: str, page: BeautifulSoup, chapter: Path) -> Iterator[str]:
+    """Checks that a page shows all that its executed chapter shows: HTML to the letter, of the rest the words."""
+    cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"] if chapter.exists() else []
+    for cell in cells:
+        if any(tag.startswith("remove") for tag in cell["metadata"].get("tags", [])):
+            continue
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/html" in data:
+                if "".join(data["text/html"]).strip() not in text:
+                    yield f"it lacks a picture, a table or a note of cell {cell['id']}"
+            else:
+                said = data.get("text/markdown") or output.get("text") or data.get("text/plain") or ""
+                if missing := _missing_words("".join(said), page):
+                    yield f"it lacks what cell {cell['id']} says: {missing}"
+
+
+def _part_problems(page: BeautifulSoup, html: Path, plain: Path) -> Iterator[str]:
+    """Checks that a page has every generated part that its source names: of text the words, of files a link to each."""
+    linked = {str(tag.get("src") or tag.get("href")) for tag in page.find_all(["img", "a"])}
+    local = [html / unquote(link) for link in linked if link.startswith(("_images/", "_downloads/"))]
+    files = {path.read_bytes() for path in local if path.is_file()}
+    waiting = [plain] if plain.exists() else []
+    while waiting:
+        text = waiting.pop().read_text(encoding="utf-8")
+        for name in dict.fromkeys(re.findall(r"generated/([\w.-]+)", text)):
+            part = plain.parent / "generated" / name
+            if not part.exists() or not part.stat().st_size:
+                yield f"its part {name} is missing"
+            elif part.suffix == ".md":
+                waiting.append(part)
+                if missing := _missing_words(part.read_text(encoding="utf-8"), page):
+                    yield f"it lacks what {name} says: {missing}"
+            elif part.read_bytes() not in files:
+                yield f"it lacks {name} as it is now"
+
+
+def _missing_words(markdown: str, page: BeautifulSoup) -> str:
+    """The first words of a text that a page lacks; empty where it has all."""
+    shown = re.sub(r"^(?:```|:).*|\]\([^)]*\)|\{[\w:]+\}`[^`]*`|<[^>]+>", " ", unescape(markdown), flags=re.MULTILINE)
+    on_page = set(re.findall(r"\w+", f"{page.get_text()} {page.get_text(' ')}"))
+    return " ".join([word for word in re.findall(r"\w+", shown) if word not in on_page][:5])
+
+
 def _summary_problems(
     page: BeautifulSoup, results: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]
 ) -> Iterator[str]:
@@ -185,9 +243,52 @@ def _summary_problems(
             continue
         for column, value in zip(header[1:], values, strict=False):
             expected = networks[label].get(column, [])
-            shown = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", value.replace(",", ""))]
-            if expected and not _as_shown(shown, expected):
+            if expected and not _as_shown(_numbers(value), expected):
                 yield f"{label} has {value!r} as {column}; the results say {expected}"
+
+
+def _frame_problems(page: BeautifulSoup, result: Mapping[str, Any]) -> Iterator[str]:
+    """Checks a chapter's tables of runs and of rounds, shown and to download, against its results."""
+    for name, expected in _frames(result).items():
+        for link in page.find_all("a", download=f"{name}.csv"):
+            content = b64decode(str(link["href"]).partition(",")[2]).decode()
+            found = link.find_parent(class_="results")
+            header, *shown = _cells(found) if found else [[]]
+            rows = list(csv.DictReader(io.StringIO(content)))
+            if not len(expected) == len(rows) == len(shown):
+                yield f"its table {name} has {len(shown)} rows, and {len(rows)} to download; expected {len(expected)}"
+                continue
+            for numbers, row, cells in zip(expected, rows, shown, strict=True):
+                texts = dict(zip(header, cells, strict=False))
+                for column, number in numbers.items():
+                    if abs(float(row.get(column) or "nan") - number) > 1e-12:
+                        yield f"its table {name} has {row.get(column)} as {column} to download; expected {number}"
+                    text = texts.get(TITLES.get(column, column.replace("_", " ")), "")
+                    unit = 1 if isinstance(number, int) else 100
+                    both = [unit * number, *([100 * numbers[f"{column}_sd"]] if f"{column}_sd" in numbers else [])]
+                    if not column.endswith("_sd") and not _as_shown(_numbers(text), both):
+                        yield f"its table {name} has {text!r} as {column}; the results say {both}"
+
+
+def _frames(result: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """What the results say of the rows of a chapter's tables, by their names: numbers by column, shares 0 to 1."""
+    kept = ("seed", "best_test_accuracy", "final_test_accuracy", "other_half_accuracy", "epochs_run")
+    if "rounds" not in result:
+        return {"runs": [{name: run[name] for name in kept} for run in result.get("runs", [])]}
+    rows = []
+    for told in [*result["rounds"], *([result["gradual"]] if result["gradual"] else [])]:
+        row: dict[str, float] = {name: told[name] for name in ("remaining", "pruned_fraction")}
+        row |= {"trainable": told["trainable_remaining"], "seeds": len(told["seeds"])}
+        for name in ("best_test", "other_half"):
+            values = told[f"{name}_accuracies"]
+            row[f"{name}_accuracy"] = statistics.mean(values)
+            row |= {f"{name}_accuracy_sd": statistics.stdev(values)} if len(values) > 1 else {}
+        rows.append(row)
+    return {"rounds": rows}
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text.replace(",", ""))]
 
 
 def _as_shown(shown: list[float], expected: list[float]) -> bool:

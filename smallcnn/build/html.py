@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import nbformat
 import yaml
@@ -22,10 +24,12 @@ from nbformat import NotebookNode
 from smallcnn.build import cache
 from smallcnn.build.cache import Edition
 from smallcnn.commands import CommandError, say
-from smallcnn.files import write_json, write_text
+from smallcnn.files import remove, write_json
 from smallcnn.paths import BOOK, ROOT
 from smallcnn.study import CHAPTERS
 
+QUOTE = """(?:["']|&quot;)"""
+LINK = re.compile(rf"""\b(?:href|src)="([^"]*)"|\burl\(\s*{QUOTE}?(.*?){QUOTE}?\s*\)|@import\s+{QUOTE}(.*?){QUOTE}""")
 PREVIEW_BANNER = "This is a preview from few images and epochs. Its numbers are not the report's."
 
 
@@ -45,9 +49,10 @@ def assemble(edition: Edition, results: Mapping[str, Any]) -> None:
         contents[f"{chapter}.ipynb"] = _page(edition, chapter).encode()
     for name, content in _generated_parts(edition, results).items():
         contents[f"generated/{name}"] = content
-    for path in list(source.rglob("*")):
-        if path.is_file() and path.relative_to(source).as_posix() not in contents:
-            path.unlink()
+    folders = {folder.as_posix() for name in contents for folder in Path(name).parents}
+    for path in sorted(source.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if path.relative_to(source).as_posix() not in (folders if path.is_dir() else contents):
+            remove(path)
     for name, content in contents.items():
         path = source / name
         if not path.exists() or path.read_bytes() != content:  # an untouched file is not built again
@@ -68,8 +73,14 @@ def _generated_parts(edition: Edition, results: Mapping[str, Any]) -> dict[str, 
 
         return measurements.measured_parts()
 
+    def networks() -> dict[str, bytes]:
+        from smallcnn.report import hand
+
+        return hand.generated_parts(results)
+
     said = [dict(results), edition.preview]
-    return _parts(edition, "summary", said, summaries) | _parts(edition, "measurements", cache.recorded(), measured)
+    parts = _parts(edition, "summary", said, summaries) | _parts(edition, "hand", said, networks)
+    return parts | _parts(edition, "measurements", cache.recorded(), measured)
 
 
 def _parts(edition: Edition, module: str, said: object, make: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
@@ -82,7 +93,7 @@ def _parts(edition: Edition, module: str, said: object, make: Callable[[], dict[
         if stamp == _parts_stamp(inputs, parts):
             return parts
     parts = make()
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir(parents=True)
     for name, content in parts.items():
         (folder / name).write_bytes(content)
@@ -191,16 +202,9 @@ def build(edition: Edition, tool: JupyterBook) -> None:
     """Builds the pages with warnings as errors, beside the published ones."""
     source = edition.folder / "source"
     arguments = ["build", str(source), "--path-output", str(edition.folder / "sphinx")]
-    everything = [(source / name).read_bytes() for name in ("_config.yml", "_toc.yml")]
-    everything.append((ROOT / "requirements.txt").read_bytes())
-    marker = edition.folder / "sphinx" / "configuration.sha256"
-    configuration = hashlib.sha256(b"".join(everything)).hexdigest()
-    if not marker.exists() or marker.read_text() != configuration or marker.stat().st_mtime > time.time():
-        # A killed build may have left half a page, a changed table of contents old sidebars; Sphinx goes by the clock,
-        # and takes new text for old if that was set back.
+    if not cache.sphinx_can_go_on(edition):
         arguments.append("--all")
-        shutil.rmtree(built(edition), ignore_errors=True)  # Sphinx never removes a page
-    marker.unlink(missing_ok=True)
+        remove(built(edition).parent)
     say("building the pages")
     if tool.run([*arguments, "-W", "-n", "--keep-going"]) != 0:
         text = tool.log.read_text(encoding="utf-8", errors="replace")
@@ -209,7 +213,6 @@ def build(edition: Edition, tool: JupyterBook) -> None:
         lines = text.splitlines()
         problems = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-5:]
         raise PagesError("the pages were not built:\n" + "\n".join(problems) + f"\n(all of it: {tool.log})")
-    write_text(marker, configuration)
 
 
 def built(edition: Edition) -> Path:
@@ -218,12 +221,31 @@ def built(edition: Edition) -> Path:
 
 
 def publish(edition: Edition) -> None:
-    """Puts the pages that were built in the place of the published ones."""
+    """Puts the pages that were built in the place of the published ones, with the files that they use and no others."""
     new, old = edition.folder / ".html.new", edition.folder / ".html.old"
     for folder in (new, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(built(edition), new)
+        remove(folder)
+    for path in used_files(built(edition)):
+        copy = new / path.relative_to(built(edition))
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
     if edition.html.exists():
         edition.html.rename(old)
     new.rename(edition.html)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
+
+
+def used_files(folder: Path) -> set[Path]:
+    """The first page of the book in `folder`, the pages and files that it links to, and so on, with their licences."""
+    waiting, found = [folder / "index.html"], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file() or not path.is_relative_to(folder):
+            continue
+        found.add(path)
+        waiting.append(path.with_name(f"{path.name}.LICENSE.txt"))
+        for link in LINK.findall(path.read_text(encoding="utf-8")) if path.suffix in (".html", ".css") else []:
+            target = urlsplit(html.unescape("".join(link)))
+            if target.path and not target.scheme and not target.netloc:
+                waiting.append(Path(os.path.normpath(path.parent / unquote(target.path))))
+    return found

@@ -19,10 +19,10 @@ from smallcnn.config import TrainingConfig, TrainingRun
 from smallcnn.engines.base import Unsupported, is_available
 from smallcnn.engines.halide.blocks import describe_network
 from smallcnn.files import write_json
-from smallcnn.paths import PUBLISHED_RUNS, build_folder
+from smallcnn.paths import PUBLISHED_RUNS, build_folder, check_environment
 from smallcnn.report import results
 from smallcnn.report.display import STYLE, set_up
-from smallcnn.report.parameters import ParameterError, check_values, published_values
+from smallcnn.report.parameters import ParameterError, check_name, check_values, published_values
 from smallcnn.report.uncertainty import other_half_accuracy
 from smallcnn.runs import broker
 from smallcnn.runs.records import is_recorded
@@ -76,14 +76,18 @@ class Chapter:
         variables: the notebook's `globals()`, from which the parameters are read each time they are used.
 
     Raises:
-        ParameterError: if a parameter is missing, has a wrong type or is out of range.
+        ParameterError: if a parameter is missing, has a wrong type or is out of range, or papermill set an unknown one.
+        PlaceError: if an environment variable of the project is unknown, or names a wrong place.
     """
 
     def __init__(self, name: str, variables: Mapping[str, Any]) -> None:
+        set_up()  # first, so that what is refused is one line
+        check_environment()
         self.name = name
         self.published = published_values(name)
         self._variables = variables
-        set_up()
+        for injected in _injected_names(variables):
+            check_name(name, injected, self.published)
         shell = get_ipython()
         if shell is not None:
             if not broker.is_there():  # the book has its own style sheet
@@ -225,6 +229,12 @@ class Chapter:
             variants={name: list(map(run_summary, further)) for name, further in (variants or {}).items() if further},
             **values,
         )
+
+
+def _injected_names(variables: Mapping[str, Any]) -> list[str]:
+    """What papermill set, in a cell of its own, which it puts below the cell of parameters; the last one counts."""
+    cells = [source for source in variables.get("In", []) if source.startswith("# Parameters\n")]
+    return re.findall(r"^(\w+) = ", cells[-1], re.MULTILINE) if cells else []
 
 
 def changes_note(changes: Mapping[str, Mapping[str, Any]]) -> HTML | None:

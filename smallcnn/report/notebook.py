@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def read_network(chapter: str, values: Mapping[str, Any]) -> Architecture | None
         return Architecture.from_json(json.loads(kept.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         architecture = _run_network_cell(chapter, parameters, source, values)
-    write_json(kept, architecture.to_json())
+    with suppress(OSError):  # it can be read again
+        write_json(kept, architecture.to_json())
     return architecture
 
 

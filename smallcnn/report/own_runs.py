@@ -10,6 +10,7 @@ from pathlib import Path
 from smallcnn import paths
 from smallcnn.checks import quote
 from smallcnn.commands import CommandError, say
+from smallcnn.config import told_apart
 from smallcnn.report.tables import percent
 from smallcnn.runs.records import DamagedRun, load_run
 from smallcnn.study import CHAPTERS
@@ -26,17 +27,18 @@ def _records(parent: Path) -> list[Path]:
 
 
 def show() -> None:
-    """Prints a line for each run."""
-    own = folders()
+    """Prints a line for each run, after one for each damaged record."""
+    own, runs = folders(), []
     for folder in own:
         try:
-            run = load_run(folder)
+            runs.append(load_run(folder))
         except DamagedRun as damage:
             say(f"{folder.name}  {damage}")
-            continue
-        config = run.config
+    shown = ("epochs", "learning_rate", "train_examples", "engine")
+    settings = [{name: value for name, value in run.config.settings.items() if name not in shown} for run in runs]
+    for run, config in zip(runs, told_apart([run.config for run in runs], settings), strict=True):
         say(
-            f"{folder.name}  {run.provenance['date'][:10]}  {percent(run.best_test_accuracy):>8}  {config.engine:10} "
+            f"{config.key}  {run.provenance['date'][:10]}  {percent(run.best_test_accuracy):>8}  {config.engine:10} "
             f"{run.epochs_run} of {config.epochs} epochs, {config.train_examples:,} images, "
             f"learning rate {config.learning_rate:g}, {config.label}"
         )

@@ -5,11 +5,22 @@ What there are, their types, limits and published values stand in `study`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
-from smallcnn.checks import check_choice, check_integer, check_integers, check_number, is_finite, quote
+from smallcnn.checks import (
+    LONGEST_QUOTE,
+    check_choice,
+    check_integer,
+    check_integers,
+    check_number,
+    is_finite,
+    perhaps,
+    quote,
+)
 from smallcnn.commands import CommandError
 from smallcnn.study import CHAPTERS, PARAMETERS, Parameter
 
@@ -29,7 +40,8 @@ def published_values(chapter: str) -> dict[str, Any]:
         ParameterError: if there is no such chapter.
     """
     if chapter not in CHAPTERS:
-        raise ParameterError(f"unknown chapter {quote(chapter)}; there are: {', '.join(CHAPTERS)}")
+        meant = perhaps(PurePath(chapter).stem, CHAPTERS)  # somebody may give the notebook's path
+        raise ParameterError(f"unknown chapter {quote(chapter)}{meant}; there are: {', '.join(CHAPTERS)}")
     return dict(CHAPTERS[chapter].published)
 
 
@@ -62,7 +74,7 @@ def check_name(chapter: str, name: str, known: Mapping[str, Any]) -> None:
     """Raises ParameterError if `chapter` has no parameter of that name."""
     if name not in known:
         names = ", ".join(known) or "no parameters"
-        raise ParameterError(f"unknown parameter {quote(name)} for {chapter}; it has: {names}")
+        raise ParameterError(f"unknown parameter {quote(name)} for {chapter}{perhaps(name, known)}; it has: {names}")
 
 
 def check_values(chapter: str, values: Mapping[str, Any]) -> None:
@@ -78,7 +90,7 @@ def check_values(chapter: str, values: Mapping[str, Any]) -> None:
         if name not in values:
             raise ParameterError(f"{chapter}: parameter {name} has no value; its cell of parameters must set it")
         if not _has_type(values[name], PARAMETERS[name].type):
-            raise ParameterError(_type_message(name, values[name]))
+            raise ParameterError(_message_in_notebook(name, values[name]))
     # A limit that another parameter sets comes after that parameter's own: what is wrong is named, not what follows.
     for name in sorted(known, key=lambda name: isinstance(PARAMETERS[name].maximum, str)):
         try:
@@ -100,7 +112,7 @@ def _check_limits(name: str, parameter: Parameter, values: Mapping[str, Any]) ->
         if name.endswith("seeds") and (not value or len(set(value)) < len(value)):
             raise ValueError(f"{name} is {list(value)}; expected at least one seed and none twice")
         if name == "filters" and not value:
-            raise ValueError("filters is empty; expected at least one number of filters, for example [4, 8, 10]")
+            raise ValueError("filters is empty; expected at least one number of filters, for example [4,8,10]")
     elif parameter.type == "float":
         number = check_number(name, value)
         too_low = number < parameter.minimum or (parameter.open_below and number == parameter.minimum)
@@ -109,12 +121,8 @@ def _check_limits(name: str, parameter: Parameter, values: Mapping[str, Any]) ->
             raise ValueError(f"{name} is {value}; expected a number {parameter.unit}")
 
 
-EXPECTED = {
-    "int": "a whole number",
-    "float": "a finite number",
-    "str": "a word",
-    "list[int]": "whole numbers, as in 4,8,10",
-}
+EXPECTED = {"int": "a whole number", "float": "a finite number", "str": "a word", "list[int]": "whole numbers"}
+EXAMPLES = {"int": 5, "float": 0.001, "str": "auto", "list[int]": [4, 8, 10]}
 
 
 def parse_value(name: str, text: str) -> Any:
@@ -158,5 +166,23 @@ def _has_type(value: Any, type_name: str) -> bool:
     return isinstance(value, str)
 
 
-def _type_message(name: str, value: Any) -> str:
-    return f"parameter {name} is {quote(value)}; expected {EXPECTED[PARAMETERS[name].type]}"
+def _type_message(name: str, text: str) -> str:
+    type_name = PARAMETERS[name].type
+    example = str(EXAMPLES[type_name]).strip("[]").replace(" ", "")
+    return f"parameter {name} is {quote(text)}; expected {EXPECTED[type_name]}, as in {example}"
+
+
+def _message_in_notebook(name: str, value: Any) -> str:
+    """How a notebook writes what should be there, and how papermill does, which takes a list or `1e-3` for text."""
+    parameter, kind = PARAMETERS[name], ""
+    example = parameter.choices[0] if parameter.choices else EXAMPLES[parameter.type]
+    if isinstance(value, str):
+        kind = "the text "
+        with contextlib.suppress(ParameterError):
+            meant = parse_value(name, value)
+            if len(value) < LONGEST_QUOTE and "e" not in repr(meant):  # YAML takes 1e-05 for text again
+                example = meant
+    return (
+        f"parameter {name} is {kind}{quote(value)}; expected {EXPECTED[parameter.type]}: {name} = {example!r} in a "
+        f'notebook, -y "{name}: {example}" with papermill'
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from smallcnn.architecture import Architecture
 from smallcnn.checks import quote
 from smallcnn.commands import say
-from smallcnn.config import Caution, Report, TrainingConfig, TrainingRun
+from smallcnn.config import Caution, Report, TrainingConfig, TrainingRun, told_apart
 from smallcnn.files import write_text
 from smallcnn.paths import build_folder
 from smallcnn.report import notebook
@@ -61,11 +62,17 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """The chapter, the axes and what is changed besides, as a file name."""
-        changes = "-".join(f"{name}={cell_value(value)}" for name, value in self.changes.items())
-        if len(changes) > LONGEST_NAME:
-            changes = hashlib.sha256(changes.encode()).hexdigest()[:16]
-        return "-".join([self.chapter, *self.axes, *([changes] if changes else [])])
+        """A file name: the chapter, what varies and what is changed, each with its values, and a hash of the runs.
+
+        Other axes, values or seeds, or another network, make another name; another order of the same does not.
+        """
+        seeds = [config.seed for config in next(iter(self.configs.values()))]
+        given = self.axes | {name: [value] for name, value in self.changes.items()} | {"seeds": seeds}
+        words = "-".join(f"{name}={_in_short(values)}" for name, values in sorted(given.items()))
+        if len(words) > LONGEST_NAME:
+            words = "-".join(sorted(self.axes))[:LONGEST_NAME]
+        content = json.dumps([sorted(self.axes), sorted(config.key for config in self.runs)])
+        return "-".join(filter(None, [self.chapter, words, hashlib.sha256(content.encode()).hexdigest()[:6]]))
 
     @property
     def runs(self) -> list[TrainingConfig]:
@@ -106,7 +113,7 @@ def parse_sweep(chapter: str, grid: str, changes: str = "") -> Sweep:
                 raise ParameterError(f"{chapter} types no network: no cell of its notebook has the tag 'network'")
             networks[used] = architecture
         configs[tuple(map(cell_value, point))] = training_configs(networks[used], values)
-    sweep = Sweep(chapter, axes, configs, fixed)
+    sweep = Sweep(chapter, axes, _told_apart(axes, configs), fixed)
     if len(set(sweep.runs)) < len(sweep.runs):
         raise ParameterError(
             f"GRID has the same run at several points: not all values of {', '.join(axes)} change what {chapter} trains"
@@ -144,6 +151,15 @@ def _parse_grid(chapter: str, grid: str, fixed: Mapping[str, Any]) -> dict[str, 
     return axes
 
 
+def _told_apart(
+    axes: Iterable[str], configs: Mapping[Point, Sequence[TrainingConfig]]
+) -> dict[Point, list[TrainingConfig]]:
+    """The configurations of each point, with labels that name it where the networks alone do not."""
+    points = [dict(zip(axes, point, strict=True)) for point, runs in configs.items() for _ in runs]
+    named = iter(told_apart([config for runs in configs.values() for config in runs], points))
+    return {point: list(itertools.islice(named, len(runs))) for point, runs in configs.items()}
+
+
 def _range(text: str) -> Iterable[str]:
     match = RANGE.fullmatch(text)
     if not match:
@@ -157,6 +173,15 @@ def _range(text: str) -> Iterable[str]:
 def cell_value(value: Any) -> Any:
     """A parameter's value as a frame holds it: a number or a word as it is, a list as text such as "4-8-10"."""
     return ("-".join(map(str, value)) or "none") if isinstance(value, list | tuple) else value
+
+
+def _in_short(values: Sequence[Any]) -> str:
+    """The values of one parameter for a file name, in order; whole numbers without a gap as a range."""
+    ordered = sorted(values)
+    first, last = ordered[0], ordered[-1]
+    if isinstance(first, int) and len(ordered) > 2 and last - first == len(ordered) - 1:
+        return f"{first}..{last}"
+    return ",".join(str(cell_value(value)) for value in ordered)
 
 
 # --- What came of it ---

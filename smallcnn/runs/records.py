@@ -23,7 +23,16 @@ import numpy as np
 from smallcnn import data
 from smallcnn.architecture import CLASSES
 from smallcnn.commands import CommandError
-from smallcnn.config import HISTORY, Caution, Checkpoint, Report, TrainingConfig, TrainingRun, history_frame
+from smallcnn.config import (
+    HISTORY,
+    Caution,
+    Checkpoint,
+    Report,
+    TrainingConfig,
+    TrainingRun,
+    history_frame,
+    told_apart,
+)
 from smallcnn.files import replacing
 from smallcnn.paths import record_folders, runs_folder
 from smallcnn.provenance import PACKAGES
@@ -56,11 +65,12 @@ def get_runs(configs: Sequence[TrainingConfig], report: Report | None = None) ->
             the terminal, and a notebook shows bars.
 
     Returns:
-        The runs in the order of `configs`.
+        The runs in the order of `configs`, with labels that tell them apart.
 
     Raises:
         Interrupted: if somebody stops it; what is finished stays recorded.
     """
+    configs = told_apart(configs)
     with progress.shown(report) as report:
         finished: dict[str, TrainingRun] = {}
         missing: dict[str, TrainingConfig] = {}  # each after its parent
@@ -68,7 +78,7 @@ def get_runs(configs: Sequence[TrainingConfig], report: Report | None = None) ->
             _look_for(config, finished, missing, report)
         if missing:
             _compute(list(missing.values()), finished, report)
-    return [finished[config.key] for config in configs]
+    return [dataclasses.replace(finished[config.key], config=config) for config in configs]
 
 
 def is_recorded(config: TrainingConfig) -> bool:

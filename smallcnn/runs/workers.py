@@ -22,6 +22,7 @@ from smallcnn import data
 from smallcnn.commands import CommandError
 from smallcnn.config import EpochLine, Report, TrainingConfig, TrainingRun
 from smallcnn.engines.base import is_available
+from smallcnn.paths import build_folder
 from smallcnn.runs import broker
 from smallcnn.training import train
 
@@ -91,7 +92,7 @@ def compute(
         train: what a worker does with a configuration, the finished parent or None, and a `Report`.
 
     Raises:
-        WorkersError: if the scheduler is gone, or workers died too often over the same run.
+        WorkersError: if the scheduler is gone; or a run failed, or workers died over it too often, after all others.
         KeyboardInterrupt: if somebody stops it.
     """
     ready: list[TrainingConfig] = []  # the longest last
@@ -103,7 +104,7 @@ def compute(
             children.setdefault(config.parent.key, []).append(config)
     finished: Queue[Future[TrainingRun]] = Queue()
     running: set[str] = set()
-    failures: list[Exception] = []
+    failures: dict[str, Exception] = {}  # by the key of the run
     with _noted_interrupt() as interrupted, _pool(configs, report) as client, _scheduler_errors():
         progress = Progress(configs)
         is_ours = scheduler_address() is None
@@ -142,14 +143,25 @@ def compute(
             if (error := future.exception()) is None:
                 yield finish(future.result())
             else:  # the other runs are not to suffer from it
-                failures.append(error)
+                failures[key] = error
     if failures:
-        from distributed.scheduler import KilledWorker
+        failed = [config for config in configs if config.key in failures]
+        raise _failure(failed, failures) from failures[failed[0].key]
 
-        if not isinstance(failures[0], KilledWorker):
-            raise failures[0]
-        cause = "worker after worker died over one run, for want of memory perhaps"
-        raise WorkersError(f"{cause}; the others are recorded")
+
+def _failure(failed: Sequence[TrainingConfig], errors: dict[str, Exception]) -> WorkersError:
+    """What is said of runs that failed: why the first did, and how many others."""
+    from distributed.scheduler import KilledWorker
+
+    first, *others = failed
+    error = errors[first.key]
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, KilledWorker):
+        why = "worker after worker died over it, for want of memory perhaps"
+    # An error of ours names its run.
+    message = str(error) if isinstance(error, CommandError) else f"{first.label}: {why}"
+    also = f"; {len(others)} more failed, such as {others[0].label}" if others else ""
+    return WorkersError(f"{message}{also}; the others are recorded")
 
 
 @contextmanager
@@ -212,7 +224,10 @@ def _pool(configs: Sequence[TrainingConfig], report: Report) -> Iterator[Client]
     cluster: LocalCluster | str
     with _dask_settings(), ExitStack() as stack:
         if cluster := scheduler_address() or "":
-            who, failure = f"on the cluster at {cluster}", f"no scheduler answers at DASK_SCHEDULER_ADDRESS={cluster}"
+            who, failure = (
+                f"on the cluster at {cluster}",
+                (f"no scheduler answers at DASK_SCHEDULER_ADDRESS={cluster}; start it, or unset the variable"),
+            )
         elif broker.is_there():
             cluster, who, failure = broker.pool_address(), "by the workers of this build", SCHEDULER_GONE
         else:
@@ -297,6 +312,7 @@ def _dask_settings() -> Iterator[None]:
     import dask
 
     options = {
+        "temporary-directory": str(build_folder() / "dask"),
         "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
         # Else a worker gets a second run in advance, which then goes before any longer one that is asked for meanwhile.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from types import SimpleNamespace
 
@@ -105,44 +106,97 @@ def test_networks_are_measured_as_their_chapters_type_them(monkeypatch: pytest.M
     assert (config.architecture, config.seed, config.epochs) == (PUBLISHED["approach_1"], 0, 40)
 
 
-def test_what_no_engine_can_train_is_left_out_and_the_rest_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    networks = {"approach_1": EVERY_LAYER, "approach_2": PUBLISHED["approach_2"]}
-    asked: list[tuple[str, str]] = []
+ENGINES = ("tensorflow_one_core", "halide_one_core")
 
-    def measure(way: str, chapter: str) -> float:
-        asked.append((chapter, way))
-        return float(len(asked))
 
-    class FakeProcess:
-        def __init__(self, threads: int) -> None:
-            assert threads == 1
+class FakeMachine:
+    """Measures nothing: notes what is asked for, and lets so many seconds pass as a way is said to take."""
 
-        def __enter__(self) -> FakeProcess:
-            return self
+    def __init__(self, ways: tuple[str, ...], seconds: dict[str, float]) -> None:
+        self.ways, self.seconds = ways, seconds
+        self.asked: list[tuple[str, str]] = []
+        self.now = 1000.0
 
-        def submit(self, work: Callable[..., float], *arguments: str) -> SimpleNamespace:
-            return SimpleNamespace(result=lambda: work(*arguments))
+    def measure(self, way: str, chapter: str) -> float:
+        self.asked.append((chapter, way))
+        self.now += self.seconds.get(way, 0.0)
+        if self.seconds.get(way) == STOPS:
+            raise KeyboardInterrupt
+        return float(len(self.asked))
 
-        def __exit__(self, *_: object) -> None:
-            asked.append(("stopped", ""))
+    @contextmanager
+    def process_with(self, threads: int) -> Iterator[FakeMachine]:
+        assert threads == 1
+        yield self
+        self.asked.append(("ended", ""))
 
-    ways = ("tensorflow_one_core", "halide_one_core")
-    monkeypatch.setattr(speed, "read_network", lambda chapter, values: networks[chapter])
-    monkeypatch.setattr(speed, "process_with", FakeProcess)
-    monkeypatch.setattr(speed, "measure", measure)
-    monkeypatch.setattr(speed, "_is_installed", lambda way: way in ways)
-    monkeypatch.setattr(speed, "describe_halide", lambda chapter: {"of": chapter})
-    monkeypatch.setattr(speed, "measure_pool", lambda chapter: 0.5)
-    lines: list[str] = []
-    result = speed.measure_all(lines.append, list(networks), rounds=2)
+    def submit(self, work: Callable[..., float], *arguments: str) -> SimpleNamespace:
+        return SimpleNamespace(result=lambda: work(*arguments))
+
+
+STOPS = -1.0
+
+
+@pytest.fixture
+def machine_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeMachine]:
+    def make(ways: tuple[str, ...] = ENGINES, **seconds: float) -> FakeMachine:
+        machine = FakeMachine(ways, seconds)
+        monkeypatch.setattr(speed, "process_with", machine.process_with)
+        monkeypatch.setattr(speed, "measure", machine.measure)
+        monkeypatch.setattr(speed, "measure_pool", lambda chapter: machine.measure(speed.POOL, chapter))
+        monkeypatch.setattr(speed, "_is_installed", lambda way: way in machine.ways)
+        monkeypatch.setattr(speed, "describe_halide", lambda chapter: {"of": chapter})
+        monkeypatch.setattr(speed, "time", SimpleNamespace(monotonic=lambda: machine.now))
+        networks = {"approach_1": EVERY_LAYER, "approach_2": PUBLISHED["approach_2"]}
+        monkeypatch.setattr(speed, "read_network", lambda chapter, values: networks[chapter])
+        monkeypatch.setattr(speed, "why_not_halide", lambda network: "refused" if network == EVERY_LAYER else "")
+        return machine
+
+    return make
+
+
+def test_what_no_engine_can_train_is_left_out_and_the_rest_measured(machine_with: Callable[..., FakeMachine]) -> None:
+    machine, lines = machine_with(), list[str]()
+    result = speed.measure_all(lines.append, ["approach_1", "approach_2"], rounds=2)
     assert "approach_1: halide_one_core cannot train its network" in lines
-    measured = [("approach_1", ways[0]), ("approach_2", ways[0]), ("approach_2", ways[1])]
-    assert asked == [*measured, *measured, *[("stopped", "")] * len(ways)]
+    measured = [("approach_1", ENGINES[0]), *(("approach_2", way) for way in (*ENGINES, speed.POOL))]
+    assert machine.asked == [*measured, *measured, *[("ended", "")] * len(ENGINES)]
     assert result["labels"] == {"approach_1": "approach 1", "approach_2": "approach 2"}
-    assert result["seconds_per_epoch"]["approach_1"] == {"tensorflow_one_core": summarise([1.0, 4.0])}
-    assert result["seconds_per_epoch"]["approach_2"].keys() == {*ways, "pool_all_cores"}
-    assert result["ratios"] == {"approach_1": {}, "approach_2": {"tensorflow_over_halide_one_core": 3.5 / 4.5}}
+    assert result["seconds_per_epoch"]["approach_1"] == {"tensorflow_one_core": summarise([1.0, 5.0])}
+    assert result["seconds_per_epoch"]["approach_2"].keys() == {*ENGINES, speed.POOL}
+    assert result["ratios"] == {"approach_1": {}, "approach_2": {"tensorflow_over_halide_one_core": 4.0 / 5.0}}
     assert result["halide"] == {"approach_2": {"of": "approach_2"}}
+
+
+def test_a_round_begins_if_it_can_end_in_time(machine_with: Callable[..., FakeMachine]) -> None:
+    machine_with(tensorflow_one_core=5.0, halide_one_core=4.0, pool_all_cores=6.0)
+    lines: list[str] = []
+    result = speed.measure_all(lines.append, ["approach_2"], minutes=0.8)  # 48 seconds, 15 a round
+    assert result["protocol"]["rounds"] == 3
+    assert len(result["seconds_per_epoch"]["approach_2"]["halide_one_core"]["values"]) == 3
+    assert [line for line in lines if "left out" not in line] == [
+        "round 1 of at most 5; 0.8 min left",
+        "round 2 of at most 5; 0.6 min left",
+        "round 3 of at most 5; 0.3 min left",
+        "3 of 5 rounds are whole",
+    ]
+
+
+def test_a_way_that_takes_much_of_the_time_sits_out_later_rounds(machine_with: Callable[..., FakeMachine]) -> None:
+    machine_with(("article", *ENGINES), article=70.0, halide_one_core=1.0)
+    result = speed.measure_all(lambda line: None, ["approach_2"], minutes=10)
+    numbers = {way: len(told["values"]) for way, told in result["seconds_per_epoch"]["approach_2"].items()}
+    assert numbers == {"article": 3, **dict.fromkeys((*ENGINES, speed.POOL), 5)}  # of 200 seconds it has had 210
+
+
+def test_what_is_measured_until_somebody_stops_it_is_kept(machine_with: Callable[..., FakeMachine]) -> None:
+    machine_with(halide_one_core=STOPS)
+    result = speed.measure_all(lambda line: None, ["approach_1", "approach_2"])
+    assert result["protocol"]["rounds"] == 0
+    assert result["seconds_per_epoch"] == {
+        "approach_1": {"tensorflow_one_core": summarise([1.0])},
+        "approach_2": {"tensorflow_one_core": summarise([2.0])},
+    }
 
 
 @pytest.mark.slow
@@ -186,8 +240,9 @@ def test_a_recorded_benchmark_is_consistent(name: str) -> None:
     recorded = measurements.read_measurement(name)
     for chapter, ways in recorded["seconds_per_epoch"].items():
         assert ways.keys() == measurements.WAY_NAMES.keys()
+        assert len(ways["halide_one_core"]["values"]) == recorded["protocol"]["rounds"] >= 3
         for seconds in ways.values():
-            assert len(seconds["values"]) == recorded["protocol"]["rounds"] >= 3
+            assert 1 <= len(seconds["values"]) <= recorded["protocol"]["rounds"]
             assert seconds["median"] == median(seconds["values"])
             assert 0 < seconds["minimum"] <= seconds["median"] <= seconds["maximum"]
         assert recorded["ratios"][chapter] == ratios({way: seconds["median"] for way, seconds in ways.items()})

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ PREVIEW_CHANGES[ADDED] = PREVIEW_CHANGES["approach_1"]
 PAGES = (
     "index",
     *CHAPTER_NAMES,
+    "draw",
     "training",
     "same_study",
     "why_fast",
@@ -80,6 +83,8 @@ class Copy:
             if (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
+        with suppress(FileExistsError):
+            (folder / ".venv").symlink_to(sys.prefix, target_is_directory=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -127,6 +132,20 @@ class Copy:
     def build(self) -> list[str]:
         """Builds the preview and returns the lines of its output."""
         done = self.python("-m", "smallcnn", "book", "--preview")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    def make(self, target: str, environment: Mapping[str, str]) -> list[str]:
+        """Makes a target with this Python and more variables, and returns the lines of its output."""
+        done = subprocess.run(
+            ["make", "-s", "-o", ".venv/.installed", target],
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=1800,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.splitlines()
 

@@ -25,14 +25,14 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from smallcnn import cli, commands, paths, study
-from smallcnn.build import book, cache, execution, html
+from smallcnn.build import book, cache, execution, gates, html, outputs
 from smallcnn.build.cache import Edition, fresh_edition, preview_edition, published_edition, rerun_edition
 from smallcnn.build.execution import BuildError
 from smallcnn.commands import CommandError
-from smallcnn.data import DataError
-from smallcnn.files import write_json
+from smallcnn.data import DataError, load_mnist
+from smallcnn.files import remove, write_json
 from smallcnn.paths import ROOT, mnist_file
-from smallcnn.report import measurements, notebook, parameters, summary
+from smallcnn.report import hand, measurements, notebook, parameters, summary
 from smallcnn.runs import broker, workers
 from smallcnn.study import Chapter
 
@@ -65,7 +65,8 @@ class Project:
         self.given: dict[str, dict[str, Any]] = {}
         self.answer = "as always"
         self.damage: Callable[[Any], Any] = lambda notebook: None
-        self.trains = False
+        self.problems: list[str] = []
+        self.trains, self.writes = False, True
         self.made: list[str] = []
         self.pools: list[str] = []
         self.lines: list[str] = []
@@ -94,9 +95,9 @@ class Project:
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.book / f"{chapter}.ipynb")
 
-    def execute(self, source: Path, output: Path, parameters: dict[str, Any], **_: Any) -> None:
+    def execute(self, source: str, output: str, parameters: dict[str, Any], **_: Any) -> None:
         """Takes the place of papermill's `execute_notebook`."""
-        chapter = source.stem
+        chapter = Path(source).stem
         self.executed.append(chapter)
         self.given[chapter] = parameters
         if self.trains:
@@ -109,12 +110,18 @@ class Project:
         self.damage(notebook)
         nbformat.write(notebook, output)
         results = {"answer": self.answer, "changed_parameters": parameters}
-        write_json(Path(os.environ["SMALLCNN_BUILD"]) / "results" / f"{chapter}.json", results)
+        if self.writes:
+            write_json(Path(os.environ["SMALLCNN_BUILD"]) / "results" / f"{chapter}.json", results)
 
     def make_summary(self, results: Any) -> dict[str, bytes]:
         """Takes the place of `summary.generated_parts`."""
         self.made.append("summary")
         return {"answer.md": repr(results).encode()}
+
+    def make_hand(self, results: Any) -> dict[str, bytes]:
+        """Takes the place of `hand.generated_parts`."""
+        self.made.append("hand")
+        return {"hand.md": b"drawn"}
 
     def make_measured(self) -> dict[str, bytes]:
         """Takes the place of `measurements.measured_parts`."""
@@ -128,6 +135,35 @@ class Project:
         with book._environment(edition):
             book._execute_chapters(edition, lambda: None)
         return list(self.executed)
+
+
+def delete(path: Path) -> None:
+    remove(path)
+
+
+def truncate(path: Path) -> None:
+    if path.is_file():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwrite(path: Path) -> None:
+    remove(path)
+    path.write_bytes(b"\xff\x00 garbage")
+
+
+def replace_by_a_folder(path: Path) -> None:
+    remove(path)
+    (path / "strange").mkdir(parents=True)
+    (path / "strange" / "file").touch()
+
+
+DAMAGES = (delete, truncate, overwrite, replace_by_a_folder)
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    """What a build made, without what only helps it."""
+    helpers = (".lock", "html.log", "html.stamp.json")
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in helpers}
 
 
 class ExecutedHere:
@@ -175,6 +211,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setattr(book, "say", project.lines.append)
     monkeypatch.setattr(papermill, "execute_notebook", project.execute)
     monkeypatch.setattr(summary, "generated_parts", project.make_summary)
+    monkeypatch.setattr(hand, "generated_parts", project.make_hand)
     monkeypatch.setattr(measurements, "measured_parts", project.make_measured)
     for name in ("SMALLCNN_BUILD", "SMALLCNN_RUNS", "SMALLCNN_PREVIEW"):
         monkeypatch.delenv(name, raising=False)
@@ -247,7 +284,7 @@ def test_a_changed_record_executes_the_chapters_that_show_it(project: Project, f
 def test_what_is_forgotten_is_executed_again(project: Project) -> None:
     project.build()
     cache.note_publication(published_edition(), cache.sources(published_edition()))
-    cache.forget(published_edition())
+    cache.forget(published_edition(), ["first", "second"])
     assert not cache.book_is_current(published_edition())
     assert project.build() == ["first", "second"]
 
@@ -389,6 +426,24 @@ def test_a_half_run_notebook_is_refused(project: Project) -> None:
     assert not (project.root / "build" / "notebooks" / "first.ipynb").exists()
 
 
+def test_a_chapter_that_shows_or_writes_too_little_is_refused_and_never_current(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("first", [PARAMETERS, "results.runs([])", "chapter.write_results(more=1)"])
+    with pytest.raises(
+        BuildError, match="cell cell-1 shows 0 of 1 tables that its code makes; its results lack chapter"
+    ):
+        project.build()
+    with monkeypatch.context() as earlier:  # a version of the build that did not check this
+        earlier.setattr(gates, "missing_outputs", lambda cells: [])
+        earlier.setattr(outputs, "missing_results", lambda cells, results: [])
+        earlier.setattr(outputs, "missing_outputs", lambda cells: [])
+        assert project.build() == ["first", "second"]
+        assert project.build() == []
+    assert not cache.is_current(published_edition(), "first")
+    assert cache.is_current(published_edition(), "second")
+
+
 # Reruns and editions
 
 
@@ -501,7 +556,7 @@ def test_the_source_of_the_book_has_pages_executed_chapters_and_nothing_else(pro
     os.utime(index, (1, 1))
     html.assemble(published_edition(), {})
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    generated = {"generated/answer.md", "generated/engines.md"}
+    generated = {"generated/answer.md", "generated/engines.md", "generated/hand.md"}
     assert files == {"_config.yml", "_toc.yml", "index.md", "first.ipynb", "second.ipynb", *generated}
     assert index.stat().st_mtime == 1  # an untouched page is not built again
 
@@ -517,9 +572,9 @@ def test_generated_parts_are_made_again_only_if_something_they_follow_from_chang
         assert (edition.folder / "source" / "generated" / "answer.md").read_text("utf-8") == repr(results)
         return list(project.made)
 
-    assert made({}) == ["summary", "measured"]
+    assert made({}) == ["summary", "hand", "measured"]
     assert made({}) == []
-    assert made({"first": {"answer": 1}}) == ["summary"]
+    assert made({"first": {"answer": 1}}) == ["summary", "hand"]
     (project.root / "measurements").mkdir()
     (project.root / "measurements" / "scaling.json").write_text("{}", encoding="utf-8")
     assert made({"first": {"answer": 1}}) == ["measured"]
@@ -529,35 +584,39 @@ def test_generated_parts_are_made_again_only_if_something_they_follow_from_chang
     assert made({"first": {"answer": 1}}) == ["summary"]
     (folder / "measurements" / "stamp.json").write_text("[]", encoding="utf-8")
     assert made({"first": {"answer": 1}}) == ["measured"]
-    assert made({"first": {"answer": 1}}, replace(edition, preview=True)) == ["summary"]
+    assert made({"first": {"answer": 1}}, replace(edition, preview=True)) == ["summary", "hand"]
 
 
 @pytest.fixture
-def built(project: Project) -> Callable[..., list[str]]:
-    """Builds the pages with a jupyter-book that writes one page, or fails; returns its arguments."""
+def built(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Builds and publishes with a jupyter-book that writes one page, or fails; returns its arguments."""
 
     class Tool(html.JupyterBook):
+        def start(self) -> None:
+            pass
+
         def run(self, arguments: Sequence[str]) -> int:
             self.arguments = list(arguments)
+            assert ("--all" in arguments) != (project.root / "build" / "sphinx" / "_build").exists()
             self.log.write_text(self.text, encoding="utf-8")
-            if self.returncode == KILLED:
-                raise KeyboardInterrupt
             folder = project.root / "build" / "sphinx" / "_build" / "html"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "index.html").write_text(self.text, encoding="utf-8")
+            if self.returncode == KILLED:
+                raise KeyboardInterrupt
             return self.returncode
 
-    def build(log: str = "", returncode: int = 0) -> list[str]:
-        project.build()
-        edition = published_edition()
-        tool = Tool(edition.folder / "html.log")
+    def build(log: str, returncode: int = 0, edition: Edition | None = None) -> list[str]:
         tool.text, tool.returncode = log, returncode
-        html.assemble(edition, {})
-        html.build(edition, tool)
-        html.publish(edition)
-        assert (edition.html / "index.html").read_text("utf-8") == log
+        (project.book / "index.md").write_text(log, encoding="utf-8")
+        project.executed.clear()
+        book.publish(edition or published_edition())
+        assert (project.root / "build" / "html" / "index.html").read_text("utf-8") == log
         return tool.arguments
 
+    tool = Tool(project.root / "build" / "html.log")
+    monkeypatch.setattr(html, "JupyterBook", lambda log: tool)
+    monkeypatch.setattr(gates, "book_problems", lambda *_: project.problems)
     return build
 
 
@@ -576,8 +635,8 @@ def test_a_killed_build_and_a_clock_set_back_build_every_page(
     built: Callable[..., list[str]], project: Project
 ) -> None:
     built("one")
-    marker = project.root / "build" / "sphinx" / "configuration.sha256"
-    os.utime(marker, (marker.stat().st_mtime + 3600,) * 2)
+    stamp = project.root / "build" / "html.stamp.json"
+    os.utime(stamp, (stamp.stat().st_mtime + 3600,) * 2)
     assert "--all" in built("two")
     assert "--all" not in built("three")
     with pytest.raises(KeyboardInterrupt):
@@ -586,14 +645,37 @@ def test_a_killed_build_and_a_clock_set_back_build_every_page(
 
 
 def test_a_removed_page_is_published_no_more(built: Callable[..., list[str]], project: Project) -> None:
-    built("one")
+    built('<a href="index.html#here">here</a>')
     stray = project.root / "build" / "sphinx" / "_build" / "html" / "removed.html"
     stray.touch()
-    built("two")
-    assert (project.root / "build" / "html" / "removed.html").exists()
-    (project.root / "_toc.yml").write_text("format: jb-book\nroot: other\n", encoding="utf-8")
-    built("three")
-    assert not (project.root / "build" / "html" / "removed.html").exists()
+    cache.note_publication(published_edition(), "")  # as if Sphinx had left it
+    assert "--all" not in built('<a href="index.html">here</a>')
+    assert stray.exists()
+    assert [path.name for path in (project.root / "build" / "html").iterdir()] == ["index.html"]
+
+
+def test_what_a_page_uses_is_published_and_nothing_else(tmp_path: Path) -> None:
+    files = {
+        "index.html": '<link href="_static/a%20style.css?v=1"><img src="x.svg"/><a href="part/two.html#a">2</a>'
+        '<a href="https://example.org/index.html">e</a><a href="../outside.txt">o</a><script src="s.js"></script>',
+        "part/two.html": '<a href="../index.html">1</a><a href="data:text/csv;base64,eA==">x</a>'
+        '<b style="background: url(&quot;b.png&quot;)"></b><a href="gone.html">g</a>',
+        "part/b.png": "",
+        "_static/a style.css": "@import '../more.css'; p { background: url(\"c.png\") } q { background: url(data:x) }",
+        "more.css": "p { background: url( d.png ) }",
+        "_static/c.png": "",
+        "d.png": "",
+        "x.svg": "",
+        "s.js": "// sourceMappingURL=s.js.map",
+        "s.js.LICENSE.txt": "",
+    }
+    unused = ("s.js.map", "other.html", "y.svg", "_sources/index.md", "../outside.txt")
+    for name, content in {**files, **dict.fromkeys(unused, "")}.items():
+        path = tmp_path / "html" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    used = html.used_files(tmp_path / "html")
+    assert {path.relative_to(tmp_path / "html").as_posix() for path in used} == {*files}
 
 
 def test_pages_that_fail_leave_the_published_ones(built: Callable[..., list[str]], project: Project) -> None:
@@ -603,6 +685,60 @@ def test_pages_that_fail_leave_the_published_ones(built: Callable[..., list[str]
     assert "finished" not in str(raised.value)
     assert "html.log" in str(raised.value)
     assert (project.root / "build" / "html" / "index.html").read_text("utf-8") == "good pages"
+    assert "--all" in built("good pages again")
+
+
+@pytest.mark.parametrize(
+    ("problem", "executed_again"),
+    [
+        ("/book/source/first.ipynb:10002: WARNING: Duplicate explicit target name", ["first"]),
+        ("/book/source/index.md:3: WARNING: no such page", []),
+        ("Sphinx WARNING: something, somewhere", ["first", "second"]),
+    ],
+)
+def test_what_a_refused_book_was_made_of_is_made_anew(
+    built: Callable[..., list[str]], project: Project, problem: str, executed_again: list[str]
+) -> None:
+    changed = rerun_edition("first", {"digits_shown": 5})
+    built("one", 0, changed)
+    with pytest.raises(html.PagesError, match="the pages were not built"):
+        built(problem, 1, changed)
+    made = list(project.made)
+    assert rerun_edition("second", {}).changes["first"] == {"digits_shown": 5}
+    assert "--all" in built("mended", 0, changed)
+    assert project.executed == executed_again
+    assert project.made == [*made, "summary", "measured"]
+
+
+def test_a_book_that_the_gates_refuse_is_made_anew(built: Callable[..., list[str]], project: Project) -> None:
+    built("one")
+    project.problems = ["second.html: it lacks a picture, a table or a note of cell cell-1"]
+    with pytest.raises(BuildError, match="must not be published:\nsecond.html: it lacks"):
+        built("two")
+    project.problems = []
+    assert "--all" in built("two")
+    assert project.executed == ["second"]
+    assert "--all" not in built("three")
+    assert project.executed == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_whatever_is_damaged_in_the_folder_of_the_build_is_made_again(
+    built: Callable[..., list[str]], project: Project, damage: Callable[[Path], None]
+) -> None:
+    folder = project.root / "build"
+    built("one")
+    before = files_in(folder)
+    for path in sorted(folder.rglob("*")):
+        damage(path)
+        assert book.publish(published_edition()).read_text("utf-8") == "one", path
+        assert before.items() <= files_in(folder).items(), path
+
+
+def test_a_chapter_without_results_is_named(built: Callable[..., list[str]], project: Project) -> None:
+    project.writes = False
+    with pytest.raises(BuildError, match="first wrote no results; its last cell must call chapter.write_results"):
+        built("one")
 
 
 # What a user sees
@@ -804,6 +940,7 @@ def start_build(project: Project, first: str, second: str) -> psutil.Popen:
     script = project.root / "script" / "build_two.py"  # beside nothing that could be taken for the library
     script.parent.mkdir()
     script.write_text(BUILD, encoding="utf-8")
+    load_mnist()  # so that there is a local copy of it
     return psutil.Popen(
         [sys.executable, str(script), str(project.root)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "SMALLCNN_MNIST": str(mnist_file())},
@@ -830,7 +967,7 @@ def test_a_killed_build_leaves_neither_workers_nor_kernels(project: Project) -> 
         time.sleep(0.1)
     family = build.children(recursive=True)
     commands = [" ".join(process.cmdline()) for process in family]
-    assert sum("ipykernel" in command for command in commands) == 2
+    assert sum("smallcnn.build.kernel" in command for command in commands) == 2
     assert len(family) >= 2 * 2 + 2  # each chapter has a process and a kernel, and there are workers
     build.kill()
     _, alive = psutil.wait_procs([build, *family], timeout=15)

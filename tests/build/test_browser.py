@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +11,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Error, sync_playwright
 from playwright.sync_api import Page as Tab
 
 from tests.build.preview import PAGES, Book
@@ -21,23 +19,6 @@ pytestmark = pytest.mark.slow
 
 LEAST_CONTRAST = 4.5  # of text, by the Web Content Accessibility Guidelines
 NARROW = {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium: the system's, or else the one that Playwright installed."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except Error:
-            if found:
-                raise
-            pytest.skip(
-                "no browser was found; install Chromium (on Debian: apt install chromium) to test the pages in it"
-            )
-        yield browser
-        browser.close()
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -52,12 +33,6 @@ def served(book: Book) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture
-def tab(browser: Browser) -> Iterator[Tab]:
-    with browser.new_context() as context:
-        yield context.new_page()
 
 
 def use_theme(tab: Tab, theme: str) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from smallcnn import study
+from smallcnn.build import outputs
 from smallcnn.build.gates import SUMMARIES, book_problems, notebook_problems
+from smallcnn.files import write_json
 from smallcnn.paths import ROOT
 from tests.build.test_book import executed
 
@@ -102,6 +107,107 @@ def test_a_notebook_that_nobody_executed_is_named(source: Any) -> None:
     assert len(notebook_problems(source, source, {})) >= 6
 
 
+# What cells announce, and what they show
+
+PICTURE = (
+    '<figure class="picture" style="margin: 1rem 0"><svg role="img" aria-label="Curves of two runs."><path/></svg>'
+    "<figcaption>Curves.</figcaption></figure>"
+)
+TABLE = '<div class="results"><table><tr><th>a</th></tr><tr><td>1</td></tr></table></div>'
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("figures.learning_curves(runs, 'a')", {"picture": 1}),
+        ("x = 1\nfigures.learning_curves(runs, 'a')  # a comment", {"picture": 1}),
+        ("%matplotlib inline\nfigures.class_counts(a, b)", {"picture": 1}),
+        ("figures.class_counts(a, b);", {}),
+        ("figures.class_counts(a, b) ; # not shown", {}),
+        ("figures.class_counts(a, b)\nx = 1", {}),
+        ("display(figures.class_counts(a, b), results.runs(r))\nx = 1", {"picture": 1, "table": 1}),
+        ("if x:\n    display(figures.class_counts(a, b))", {}),
+        ("first = figures.first_of_each_class(a, b)\nfirst.shape", {}),
+        ("figures.first_of_each_class(a, b)", {}),
+        ("results.runs(runs)", {"table": 1}),
+        ("summary.comparison(found).drop(columns=['a']).head(3)", {"table": 1}),
+        ("results.runs(runs).to_csv('x.csv')", {}),
+        ("pd.DataFrame({'a': [1]})", {"table": 1}),
+        ("results.sentence(runs)", {}),
+        ("chapter.result(runs)", {"text": 1}),
+        ("Markdown('x')", {"text": 1}),
+        ("chapter.note()", {}),
+        ("chapter.note_on(found)", {}),
+        ("chapter.provenance(runs)\nchapter.write_training_results(runs);", {"table": 2, "text": 1}),
+        ("print(1)\nprint(2)", {"printed text": 1}),
+        ("print(1, file=file)", {}),
+        ("runs", {}),
+        ("", {}),
+        ("what is this", {}),
+    ],
+)
+def test_a_cell_announces_what_its_code_shows(source: str, expected: dict[str, int]) -> None:
+    assert outputs.announced(source) == expected
+
+
+def test_every_chapter_announces_pictures_or_tables_and_what_other_pages_read() -> None:
+    read = {"chapter", "parameters", "changed_parameters"}
+    trained = {"runs", "variants", "total_parameters", "trainable_parameters", "multiply_adds", "cautions"}
+    for chapter in study.CHAPTERS:
+        cells = json.loads((ROOT / "book" / f"{chapter}.ipynb").read_text("utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        kinds = sum(map(outputs.announced, sources), Counter[str]())
+        assert kinds["picture"] >= 2, chapter
+        assert kinds["table"] >= 2, chapter
+        keys = {key for source in sources for key in outputs.written_keys(source)}
+        assert keys >= read | (set() if chapter in ("data", "comparison") else trained), chapter
+        assert (chapter == "pruning") == (keys >= {"rounds", "gradual"})
+
+
+def html_output(html: str) -> Any:
+    return new_output("execute_result", {"text/html": html, "text/plain": "<Picture: …>"})
+
+
+@pytest.mark.parametrize(
+    ("source", "html", "problem"),
+    [
+        ("figures.lanes()", PICTURE, ""),
+        ("figures.lanes()", "", "cell cell-3 shows 0 of 1 pictures that its code makes"),
+        ("figures.lanes()", TABLE, "cell cell-3 shows 0 of 1 pictures that its code makes"),
+        ("figures.lanes()", PICTURE.replace("Curves.", " "), "cell cell-3 shows 0 of 1 pictures that its code makes"),
+        ("figures.lanes()", PICTURE[:70], "cell cell-3 shows 0 of 1 pictures that its code makes"),
+        ("chapter.provenance(r)", TABLE + PICTURE, "cell cell-3 shows 1 of 2 tables that its code makes"),
+        ("results.runs(r)", TABLE, ""),
+        (
+            "results.runs(r)",
+            "<table><tr><td>1</td></tr></table>",
+            "cell cell-3 shows 0 of 1 tables that its code makes",
+        ),
+        ("chapter.result(r)", TABLE, "cell cell-3 shows 0 of 1 texts that its code makes"),
+        ("print(1)", TABLE, "cell cell-3 shows 0 of 1 printed texts that its code makes"),
+        ("chapter.note()", "", ""),
+    ],
+)
+def test_an_output_that_is_not_there_is_named(source: Any, html: str, problem: str) -> None:
+    stored = new_notebook(cells=[new_code_cell(source, id="cell-3")])
+    notebook = executed(copy.deepcopy(stored), {})
+    notebook.cells[-1].outputs = [html_output(html)] if html else []
+    problems = notebook_problems(notebook, stored, {})
+    assert problems[:1] == ([problem] if problem else [])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"chapter": "first", "parameters": {}, "answer": 1}'])
+def test_results_that_lack_what_the_chapter_writes_are_named(content: str, tmp_path: Path) -> None:
+    cells = [new_code_cell("chapter.write_results(answer=1, **more);")]
+    file = tmp_path / "first.json"
+    file.write_text(content, encoding="utf-8")
+    assert [problem[:16] for problem in outputs.missing_results(cells, file)] == ["its results lack"]
+    write_json(file, {"chapter": 1, "parameters": 2, "changed_parameters": 3, "answer": 4})
+    assert list(outputs.missing_results(cells, file)) == []
+
+
+# Pages
+
 RESULTS: dict[str, Any] = {
     chapter: {
         "total_parameters": total,
@@ -184,7 +290,70 @@ def write_book(page: str, folder: Path) -> None:
 
 def problems_of(page: str, folder: Path) -> list[str]:
     write_book(page, folder)
-    return book_problems(folder, json.loads(json.dumps(RESULTS)))
+    return book_problems(folder, json.loads(json.dumps(RESULTS)), folder / "source")
+
+
+SHOWN = {
+    f"<div>{PICTURE}</div>": (html_output(PICTURE), "it lacks a picture, a table or a note of cell shown"),
+    TABLE: (html_output(TABLE), "it lacks a picture, a table or a note of cell shown"),
+    "<p>Of the <strong>3</strong> designs</p>": (
+        new_output("display_data", {"text/markdown": "Of the **3** [designs](index.md)", "text/plain": "<Markdown>"}),
+        "it lacks what cell shown says: Of the",
+    ),
+    "<pre>image: 28</pre>": (new_output("stream", text="image: 28\n"), "it lacks what cell shown says: image 28"),
+    "<span>3</span><span>170</span>": (new_output("execute_result", {"text/plain": "3,170"}), "says: 3 170"),
+}
+
+
+@pytest.mark.parametrize("part", SHOWN)
+def test_a_page_has_what_its_executed_chapter_shows(part: str, tmp_path: Path) -> None:
+    output, problem = SHOWN[part]
+    (tmp_path / "source").mkdir()
+    nbformat.write(
+        new_notebook(cells=[new_code_cell("x", id="shown", outputs=[output])]), tmp_path / "source" / "other.ipynb"
+    )
+    write_book(GOOD, tmp_path)
+    (found,) = book_problems(tmp_path, RESULTS, tmp_path / "source")
+    assert found.startswith("other.html: ")
+    assert problem in found
+    (tmp_path / "other.html").write_text(OTHER.replace("</h1>", f"</h1>{part}"), encoding="utf-8")
+    assert book_problems(tmp_path, RESULTS, tmp_path / "source") == []
+
+
+def test_a_page_has_the_generated_parts_that_its_source_names(tmp_path: Path) -> None:
+    parts = {
+        "answer.md": "**2,471 parameters** are enough for [all](index.md).",
+        "figure.md": "```{figure} /generated/bars.svg\n:alt: Two bars.\n\nSeconds.\n```\n",
+        "bars.svg": "<svg>bars</svg>",
+        "data.csv": "a,b",
+    }
+    included = "".join(f"```{{include}} generated/{name}.md\n```\n" for name in ("answer", "figure"))
+    source = f"{included}{{download}}`x <generated/data.csv>`"
+    good = (
+        '<p><strong>2,471 parameters</strong> are enough for all.</p><img src="_images/bars.svg" alt="Two tall bars.">'
+        '<p>Seconds.</p><a href="_downloads/1a/data.csv">x</a>'
+    )
+    files = {f"source/generated/{name}": content for name, content in parts.items()} | {"source/other.md": source}
+    files |= {"_images/bars.svg": parts["bars.svg"], "_downloads/1a/data.csv": parts["data.csv"]}
+    write_book(GOOD, tmp_path)
+    files["other.html"] = OTHER.replace("</h1>", f"</h1>{good}")
+
+    def problems(changed: dict[str, str]) -> list[str]:
+        for name, content in (files | changed).items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content, encoding="utf-8")
+        return book_problems(tmp_path, RESULTS, tmp_path / "source")
+
+    assert problems({}) == []
+    for old, new, problem in (
+        ("2,471", "2,472", "it lacks what answer.md says: 471"),
+        ("Seconds.", "", "it lacks what figure.md says: Seconds"),
+        ('<img src="_images/bars.svg" alt="Two tall bars.">', "", "it lacks bars.svg as it is now"),
+        ('<a href="_downloads/1a/data.csv">', "<a>", "it lacks data.csv as it is now"),
+    ):
+        assert problems({"other.html": files["other.html"].replace(old, new)}) == [f"other.html: {problem}"]
+    assert problems({"_images/bars.svg": "<svg>old</svg>"}) == ["other.html: it lacks bars.svg as it is now"]
+    assert problems({"source/generated/answer.md": ""}) == ["other.html: its part answer.md is missing"]
 
 
 def test_code_may_name_what_an_output_must_not_show(tmp_path: Path) -> None:
@@ -193,7 +362,7 @@ def test_code_may_name_what_an_output_must_not_show(tmp_path: Path) -> None:
 
 
 def test_a_book_without_its_summaries_is_named(tmp_path: Path) -> None:
-    assert book_problems(tmp_path, RESULTS) == ["index.html is missing", "comparison.html is missing"]
+    assert book_problems(tmp_path, RESULTS, tmp_path) == ["index.html is missing", "comparison.html is missing"]
 
 
 def test_a_good_page_has_no_problem(tmp_path: Path) -> None:
@@ -219,6 +388,6 @@ def test_pages_are_held_against_each_other(tmp_path: Path) -> None:
     write_book(GOOD, tmp_path)
     (tmp_path / "other.html").write_text(OTHER.replace("part", "gone"), encoding="utf-8")
     problem = "its link 'other.html#part' leads to no part of that page"
-    assert book_problems(tmp_path, RESULTS) == [f"comparison.html: {problem}", f"index.html: {problem}"]
+    assert book_problems(tmp_path, RESULTS, tmp_path) == [f"comparison.html: {problem}", f"index.html: {problem}"]
     (tmp_path / "other.html").unlink()
-    assert all("leads nowhere" in problem for problem in book_problems(tmp_path, RESULTS))
+    assert all("leads nowhere" in problem for problem in book_problems(tmp_path, RESULTS, tmp_path))

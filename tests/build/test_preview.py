@@ -19,6 +19,7 @@ import yaml
 
 from smallcnn.build.html import PREVIEW_BANNER
 from smallcnn.paths import ROOT
+from tests.build.hostile import Home
 from tests.build.preview import (
     ADDED,
     ADDED_COLOUR,
@@ -143,7 +144,7 @@ def test_all_chapters_share_the_workers_of_the_build(book: Book) -> None:
 
 
 def test_everything_generated_is_in_the_folder_of_the_preview(book: Book) -> None:
-    assert [path.name for path in (book.copy.folder / "build").iterdir()] == ["preview"]
+    assert {path.name for path in (book.copy.folder / "build").iterdir()} == {"home", "preview"}
     tracked = {path.name for path in (ROOT / "runs").glob("[!.]*")}
     assert {path.name for path in (book.copy.folder / "runs").glob("*")} <= tracked
     assert not (book.copy.folder / "data").exists()
@@ -159,7 +160,7 @@ def test_every_page_of_the_contents_exists(book: Book) -> None:
 def test_every_page_is_marked_as_a_preview(page: Page) -> None:
     assert PREVIEW_BANNER in html.unescape(page.source)
     noted = "do not come from the published parameters" in page.source
-    assert noted == (page.path.stem in {*PREVIEW_CHANGES, "comparison", "index"})
+    assert noted == (page.path.stem in {*PREVIEW_CHANGES, "comparison", "draw", "index"})
 
 
 def test_every_page_has_its_figures_with_alt_text(page: Page) -> None:
@@ -366,9 +367,10 @@ from smallcnn.study import CHAPTERS
 
 edition = preview_edition()
 results = {{name: json.loads(edition.results(name).read_text("utf-8")) for name in CHAPTERS}}
-print(json.dumps(gates.book_problems(edition.html, results)))
+source = edition.folder / "source"
+print(json.dumps(gates.book_problems(edition.html, results, source)))
 results["{ADDED}"]["total_parameters"] += 1
-print(json.dumps(gates.book_problems(edition.html, results)))
+print(json.dumps(gates.book_problems(edition.html, results, source)))
 """
     good, swapped = map(json.loads, book.copy.python("-c", code).stdout.splitlines())
     assert good == []
@@ -406,14 +408,19 @@ def test_a_second_build_says_that_all_is_up_to_date_and_imports_nothing_that_tak
     assert book.copy.pages() == before
 
 
-def test_a_build_from_recorded_runs_trains_nothing_and_gives_the_same_bytes(book: Book) -> None:
+def test_a_build_from_recorded_runs_trains_nothing_and_gives_the_same_bytes_whatever_is_set_elsewhere(
+    book: Book, tmp_path: Path
+) -> None:
+    home, temporary = Home(tmp_path), tmp_path / "temporary"
+    temporary.mkdir()
     before = book.copy.files()
     for folder in book.copy.build_folder.iterdir():
         if folder.is_dir() and folder.name != "runs":
             shutil.rmtree(folder)
-    output = book.copy.build()
+    output = book.copy.make("preview", home.environment() | {"TMPDIR": str(temporary)})
     assert not [line for line in output if "to train" in line or "epoch" in line or "missing" in line]
     assert book.copy.files() == before
+    assert not home.read() | home.written() | {path.name for path in temporary.iterdir()}
 
 
 def test_an_edited_page_is_built_without_executing_a_chapter(book: Book) -> None:

@@ -1,6 +1,6 @@
-"""Tries what a test has no time or no right for: kills, full disks, no network, another locale, a read-only checkout.
+"""Tries what a test has no time or no right for: kills, full disks, no network, other surroundings and folders.
 
-`python -m tests.build.try_faults` works in a copy of the project, takes about a quarter of an hour on two cores, needs
+`python -m tests.build.try_faults` works in a copy of the project, takes about half an hour on two cores, needs
 Linux and the rights to mount file systems, and writes build/faults.json; given names of faults, it tries those and
 leaves the others there as they are. Every fault meets a preview; the build after it must end with the same pages, to
 the byte, as one that nothing disturbed. Where runs are trained again they must have the same bits, but they take
@@ -27,12 +27,26 @@ import psutil
 from smallcnn import provenance
 from smallcnn.files import write_json
 from smallcnn.paths import ROOT
+from tests.build.hostile import FILES, VARIABLES, Home
 from tests.build.preview import Copy
 
 BUILD = (sys.executable, "-m", "smallcnn", "book", "--preview")
 KILLS = 20
 LONGEST_SECONDS = 25.0
 SEED = 0
+STRANGE = """My Book {x} {{y}} %s $HOME ~ 'a' "b" #1 & <c> [d] * ü"""
+# System folders $0 lie over the machine's, only folders $1 and $2 can be written, /tmp is empty; makes a preview.
+AMONG_TRAPS = """\
+set -e
+system=$0 project=$1 home=$2; shift 2
+for folder in etc usr; do mount -t overlay overlay -o "lowerdir=$system/$folder:/$folder" "/$folder"; done
+mount --bind "$project" "$project"; mount --bind "$home" "$home"
+mount -t tmpfs tmpfs /tmp
+for folder in / /etc /usr; do mount -o remount,ro,bind "$folder"; done
+cd "$project"
+make -s -o .venv/.installed preview
+test -z "$(ls -A /tmp)"
+"""
 
 
 class Trial:
@@ -174,10 +188,64 @@ def no_network(trial: Trial) -> str:
     return "the same pages from recorded runs, on a machine that is cut off from every network"
 
 
+def hostile_surroundings(trial: Trial) -> str:
+    """Nothing but the project's folder and a home full of traps can be written to, and /tmp is a new one."""
+    trial.forget()
+    with tempfile.TemporaryDirectory(prefix="hostile-", dir="/var/tmp") as folder:
+        home, temporary = Home(Path(folder)), Path(folder) / "tmp"
+        temporary.mkdir()
+        folders = [str(path) for path in (home.system, trial.copy.folder, folder)]
+        variables = home.environment() | {"TMPDIR": str(temporary)}
+        trial.finish("unshare", "--mount", "sh", "-c", AMONG_TRAPS, *folders, trained_again=True, **variables)
+        assert not home.written(), home.written()
+        assert not home.read(), home.read()
+        assert not list(temporary.iterdir()), list(temporary.iterdir())
+    return (
+        f"the same runs, to the bit, and the same pages with {len(VARIABLES)} environment variables and {len(FILES)} "
+        "files, in the home, in XDG folders and in those of the system, all of which set something absurd; no file of "
+        "the home was even read, and nothing outside of the project's folder was written"
+    )
+
+
 def other_locale(trial: Trial) -> str:
     trial.forget("runs")
     trial.finish(LC_ALL="C", LANG="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="1", TZ="Pacific/Kiritimati")
     return "the same pages with `LC_ALL=C`, Python's UTF-8 mode on as `make` sets it, and the time zone of Kiritimati"
+
+
+def no_home(trial: Trial) -> str:
+    trial.forget("runs")
+    trial.finish(HOME="/nonexistent", TMPDIR="/nonexistent")
+    trial.forget("runs")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
+        script = 'mount --bind "$HOME" "$HOME"; mount -o remount,ro,bind "$HOME"; ! touch "$HOME/x" 2>&1 && exec "$@"'
+        trial.finish("unshare", "--mount", "sh", "-c", script, "sh", HOME=home, TMPDIR=home)
+    return "the same pages with `HOME` and `TMPDIR` at a folder that is not there, and at a read-only one"
+
+
+def other_folders(trial: Trial) -> str:
+    """The project in a folder with signs that shells, TeX and templates know, and at the end of a long path."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        long = Path(folder, *(["one more folder of a very long path"] * 12))
+        for place in (Path(folder) / STRANGE, long):
+            moved = Copy(place)
+            shutil.copytree(trial.copy.build_folder / "runs", moved.build_folder / "runs")
+            moved.build()
+            assert moved.files() == trial.pages, place
+    return f"the same pages in a folder called `{STRANGE}`, and in one whose path has {len(str(long))} letters"
+
+
+def link_and_copy(trial: Trial) -> str:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        link = Path(folder) / "link"
+        link.symlink_to(trial.copy.folder, target_is_directory=True)
+        trial.forget("runs")
+        trial.finish("env", "-C", str(link), PWD=str(link), PYTHONPATH=str(link))
+        shutil.copytree(trial.copy.folder, Path(folder) / "copy", symlinks=True)
+        moved = Copy(Path(folder) / "copy")
+        moved.build()
+        assert moved.files() == trial.pages
+    return "the same pages from a symbolic link to the folder, and in a copy of the folder that has a built book too"
 
 
 FAULTS: dict[str, Callable[[Trial], str]] = {
@@ -188,11 +256,15 @@ FAULTS: dict[str, Callable[[Trial], str]] = {
     "a read-only checkout": read_only,
     "no network when the book is built": no_network,
     "another locale and time zone": other_locale,
+    "two hundred settings of other programs": hostile_surroundings,
+    "no home, or a read-only one": no_home,
+    "a strange name of the project's folder, or a very long one": other_folders,
+    "a symbolic link to the project's folder, or a copy of it": link_and_copy,
 }
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix="faults-", dir="/var/tmp") as folder:
         trial = Trial(Path(folder) / "a path" / "prüfung")
         print(f"undisturbed: {trial.seconds:.0f} s, {len(trial.pages)} files", flush=True)
         file = ROOT / "build" / "faults.json"

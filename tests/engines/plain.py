@@ -42,7 +42,8 @@ def scores(
                     values += next(left)[1][:, None]
             case "batch_normalisation":
                 gamma = next(left)[1] if layer.get("use_scale", True) else 1.0
-                (_, beta), (mean_name, mean), (variance_name, variance) = next(left), next(left), next(left)
+                beta = next(left)[1] if layer.get("use_center", True) else 0.0
+                (mean_name, mean), (variance_name, variance) = next(left), next(left)
                 if moments is not None:
                     mean, variance = _channel_moments(values)
                     moments |= {mean_name: mean, variance_name: variance}

@@ -7,16 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from smallcnn.checks import check_fraction
 from smallcnn.commands import CommandError
+from smallcnn.data import Dataset
 from smallcnn.report import display
 from smallcnn.report.parameters import ParameterError
 from smallcnn.report.results import layers
-from smallcnn.report.tables import to_html
+from smallcnn.report.tables import points, to_html
 from smallcnn.runs.records import Interrupted
 from tests.networks import PUBLISHED
 from tests.report.made_up import made_up_run
@@ -37,6 +40,11 @@ def shown(shell: InteractiveShell, value: object) -> str:
     """What a notebook shows of `value`."""
     data, _ = shell.display_formatter.format(value)
     return str(data["text/html"])
+
+
+def printed_by(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).strip()
 
 
 def test_outside_of_a_notebook_nothing_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +80,7 @@ def test_an_error_that_says_all_is_one_line(
     exec("def fail(error):\n    raise error", somewhere_in_keras)
     shell.user_ns |= {"error": error, "fail": somewhere_in_keras["fail"]}
     shell.run_cell("fail(error)")
-    printed = capsys.readouterr().out.strip()
+    printed = printed_by(capsys)
     assert printed.startswith(line)
     assert len(printed.splitlines()) == 1
 
@@ -83,10 +91,49 @@ def test_any_other_error_has_its_traceback(
 ) -> None:
     shell.user_ns["error"] = error
     shell.run_cell("raise error")
-    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    printed = printed_by(capsys)
     assert "Traceback (most recent call last)" in printed
     assert "raise error" in printed
-    assert printed.strip().splitlines()[-1] == f"{type(error).__name__}: {error}"
+    assert printed.splitlines()[-1] == f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "shown"),
+    [
+        ("tf_keras.src.engine", "x" * 300, "x" * 300 + " (line 3 of the cell)"),
+        ("keras.src", "of another Keras", "of another Keras (line 3 of the cell)"),
+        ("keras.src", "words  with\nspaces", "words with spaces (line 3 of the cell)"),
+        ("tf_keras.src.engine", "x" * 301, None),
+        ("numpy.linalg", "of something else", None),
+        ("numpy.linalg", "words  with\nspaces", None),
+        ("smallcnn.mine", "Negative dimension size caused by …", "no pixels left to work on"),
+    ],
+)
+def test_an_error_of_keras_is_one_line_if_it_fits_and_names_the_line_of_the_cell(
+    module: str, words: str, shown: str | None, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere: dict[str, Any] = {"__name__": "numpy.linalg"}
+    exec("def through(fail, error):\n    fail(error)", elsewhere)
+    inner: dict[str, Any] = {"__name__": module}
+    exec("def fail(error):\n    raise error", inner)
+    shell.user_ns |= {"error": ValueError(words), "through": elsewhere["through"], "fail": inner["fail"]}
+    shell.run_cell("one = 1\n\nthrough(fail, error)")
+    printed = printed_by(capsys)
+    if shown is None:
+        assert "Traceback (most recent call last)" in printed
+    else:
+        assert shown in printed
+        assert len(printed.splitlines()) == 1
+
+
+def test_what_the_package_raises_is_one_line_and_what_happens_in_it_is_none(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.user_ns |= {"check_fraction": check_fraction, "points": points}
+    shell.run_cell("check_fraction('share', 2.0)")
+    assert printed_by(capsys) == "share is 2.0; expected a number from 0 to 1"
+    shell.run_cell("points(1.0, 'x')")
+    assert "Traceback (most recent call last)" in printed_by(capsys)
 
 
 # What a cell ends in
@@ -99,16 +146,23 @@ def test_a_frame_is_shown_as_the_books_table(shell: InteractiveShell) -> None:
 
 
 def test_a_run_is_shown_in_a_few_lines(shell: InteractiveShell) -> None:
-    run = made_up_run([0.5, 0.9941, 0.98], 7, engine="tensorflow")
-    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td></tr>', shown(shell, run))
-    assert dict(rows) == {
-        "network": "4-8-16-16-10",
-        "seed": "7",
-        "test accuracy": "99.41\u202f% after epoch 2, 98.00\u202f% at the end",
-        "epochs": "3",
-        "engine": "tensorflow",
-        "record": run.config.key,
-    }
+    run = made_up_run([0.5, 0.9941, 0.97, 0.98], 7, engine="tensorflow")
+    assert shown(shell, run) == (
+        '<div class="results"><table>'
+        '<tr><th scope="row">network</th><td>4-8-16-16-10</td></tr>'
+        '<tr><th scope="row">seed</th><td>7</td></tr>'
+        '<tr><th scope="row">test accuracy</th>'
+        "<td>99.41\u202f% after epoch 2, 98.00\u202f% at the end</td></tr>"
+        '<tr><th scope="row">epochs</th><td>4</td></tr>'
+        '<tr><th scope="row">engine</th><td>tensorflow</td></tr>'
+        f'<tr><th scope="row">record</th><td>{run.config.key}</td></tr></table></div>'
+    )
+
+
+def test_a_data_set_is_shown_in_short(shell: InteractiveShell) -> None:
+    dataset = Dataset(np.zeros((1234, 28, 29), np.uint8), np.zeros(1234, np.uint8))
+    data, _ = shell.display_formatter.format(dataset)
+    assert data["text/plain"] == "<Dataset: 1,234 images of 28×29 pixels, 0 to 255, and their labels>"
 
 
 def test_a_configuration_is_shown_as_its_short_form(shell: InteractiveShell) -> None:

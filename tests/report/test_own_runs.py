@@ -97,6 +97,17 @@ def test_a_run_is_a_line_the_newest_last(project: Project, capsys: pytest.Captur
     assert last == f"2 runs of your own in data/runs, {size / 1e6:.1f} MB"
 
 
+def test_runs_that_the_other_columns_do_not_tell_apart_are_told_apart(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for batch_size in (100, 125):
+        project.record(made_up_run([0.9], 3, batch_size=batch_size))
+    own_runs.show()
+    *lines, _ = capsys.readouterr().out.splitlines()
+    endings = [line.partition("learning rate 0.01, ")[2] for line in lines]
+    assert sorted(endings) == [f"4-8-16-16-10, dropout 10 %, batch_size={size}, seed 3" for size in (100, 125)]
+
+
 def test_a_damaged_run_is_listed_as_such(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     key = project.record(made_up_run([0.9]))
     (project.own / key / "weights.npz").write_bytes(b"")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallcnn.checks import quote
-from smallcnn.report.parameters import ParameterError, check_values, parse_changes, published_values
+from smallcnn.report.parameters import LONGEST_VALUE, ParameterError, check_values, parse_changes, published_values
 from smallcnn.study import CHAPTERS
 
 
@@ -66,14 +69,34 @@ def test_values_get_the_type_of_their_parameter(text: str, changes: dict[str, An
 def test_an_unknown_chapter_is_named_with_those_there_are(chapter: str) -> None:
     message = error_of("epochs=3", chapter)
     assert message.startswith(f"unknown chapter {chapter!r}")
-    assert all(name in message for name in CHAPTERS)
+    assert message.endswith(f"; there are: {', '.join(CHAPTERS)}")
 
 
-@pytest.mark.parametrize("name", ["epoch", "Epochs", "epochs ", "--epochs", "épochs", "rounds", "__class__", "epochs:"])
-def test_an_unknown_parameter_is_named_with_those_there_are(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("epoch", "epochs"),
+        ("Epochs", "epochs"),
+        ("EPOCHS", "epochs"),
+        ("epochs ", "epochs"),
+        ("--epochs", "epochs"),
+        ("épochs", "epochs"),
+        ("epochs:", "epochs"),
+        ("learning-rate", "learning_rate"),
+        ("learningrate", "learning_rate"),
+        ("seed", "seeds"),
+        ("batchsize", "batch_size"),
+        ("rounds", ""),
+        ("__class__", ""),
+        ("x" * 1000, ""),
+    ],
+)
+def test_an_unknown_parameter_is_named_with_the_nearest_and_those_there_are(name: str, meant: str) -> None:
     with pytest.raises(ParameterError) as raised:
         check_values("approach_2", published_values("approach_2") | {name: 3})
-    assert str(raised.value).startswith(f"unknown parameter {name!r} for approach_2; it has: filters, pool_after,")
+    perhaps = f", perhaps {meant}" if meant else ""
+    start = f"unknown parameter {quote(name)} for approach_2{perhaps}; it has: filters, pool_after,"
+    assert str(raised.value).startswith(start)
     if " " not in name:
         assert error_of(f"{name}=3", "approach_2") == str(raised.value)
     assert error_of("epochs=3", "comparison") == "unknown parameter 'epochs' for comparison; it has: no parameters"
@@ -189,6 +212,45 @@ def test_a_parameter_given_twice_is_refused() -> None:
 def test_a_notebook_checks_types_too(values: dict[str, Any], name: str) -> None:
     with pytest.raises(ParameterError, match=f"^parameter {name} is .*; expected "):
         check_values("approach_2", published_values("approach_2") | values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("seeds", "4,8", "the text '4,8'; expected whole numbers: seeds = [4, 8] in a notebook, -y \"seeds: [4, 8]\""),
+        ("seeds", "4 8", "the text '4 8'; expected whole numbers: seeds = [4, 8, 10] in a notebook"),
+        ("seeds", 4, '4; expected whole numbers: seeds = [4, 8, 10] in a notebook, -y "seeds: [4, 8, 10]" with paper'),
+        ("learning_rate", "1e-3", "the text '1e-3'; expected a finite number: learning_rate = 0.001 in a notebook"),
+        ("learning_rate", "3e-05", "the text '3e-05'; expected a finite number: learning_rate = 0.001 in a notebook"),
+        ("learning_rate", "0.02", "the text '0.02'; expected a finite number: learning_rate = 0.02 in a notebook"),
+        ("epochs", "10", "the text '10'; expected a whole number: epochs = 10 in a notebook, -y \"epochs: 10\""),
+        ("epochs", 5.0, "5.0; expected a whole number: epochs = 5 in a notebook"),
+        ("engine", None, "None; expected a word: engine = 'auto' in a notebook, -y \"engine: auto\" with papermill"),
+        ("filters", "1," * 200, "the text '1,1,"),
+    ],
+)
+def test_the_message_fits_where_the_value_was_typed_and_its_example_is_accepted(
+    name: str, value: Any, said: str
+) -> None:
+    published = published_values("approach_2")
+    with pytest.raises(ParameterError) as raised:
+        check_values("approach_2", published | {name: value})
+    message = str(raised.value)
+    assert message.startswith(f"parameter {name} is {said}")
+    assert len(message) < 250
+    typed, asked = re.search(rf': {name} = (.*) in a notebook, -y "(.*)" with papermill$', message).groups()
+    assert yaml.safe_load(asked) == {name: ast.literal_eval(typed)}
+    if name != "filters":  # other filters need other values beside them
+        check_values("approach_2", published | yaml.safe_load(asked))
+
+
+@pytest.mark.parametrize("text", [text for text in OF_ANOTHER_TYPE if len(text) < LONGEST_VALUE])
+def test_no_example_is_what_was_just_refused(text: str) -> None:
+    name, _, value = text.partition("=")
+    message = error_of(text)
+    example = message.rpartition(", as in ")[2]
+    assert example != value
+    assert parse_changes(f"{name}={example}", "pruning")
 
 
 def test_a_tuple_will_do_for_a_list_and_a_whole_number_for_a_fraction() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -111,13 +112,60 @@ def test_a_bad_grid_is_refused(chapter: str, grid: str, changes: str, expected: 
 
 
 def test_sweeps_that_differ_have_different_names() -> None:
-    names = {
-        parse_sweep("approach_2", "learning_rate=0.01 seeds=0", changes).name
+    grids = [
+        ("learning_rate=0.01 seeds=0", changes)
         for changes in ("", "epochs=1", "epochs=2", "epochs=1 batch_size=100", f"filters={'1000,' * 6}10")
-    }
-    assert len(names) == 5
-    assert {"approach_2-learning_rate", "approach_2-learning_rate-epochs=1"} < names
+    ]
+    grids += [("learning_rate=0.01,0.02", ""), ("learning_rate=0.03,0.04", ""), ("learning_rate=0.01,0.02 seeds=1", "")]
+    grids += [("seeds=0", "learning_rate=0.01"), ("seeds=1", "learning_rate=0.01")]
+    grids += [(f"epochs={','.join(map(str, range(1, last, 2)))} seeds=0", "") for last in (100, 102)]
+    names = {parse_sweep("approach_2", *grid).name for grid in grids}
+    assert len(names) == len(grids)
     assert all(len(name) < 200 and "/" not in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("grid", "changes", "words"),
+    [
+        ("learning_rate=0.01,0.003 seeds=0..4", "", "learning_rate=0.003,0.01-seeds=0..4"),
+        ("filters=4,8,8,8,10/2,4,8,8,10 seeds=7", "epochs=10", "epochs=10-filters=2-4-8-8-10,4-8-8-8-10-seeds=7"),
+        ("dropout_after=/3", "", "dropout_after=none,3-seeds=0..2"),
+        ("head=dense,pooled seeds=0,1,3", "", "head=dense,pooled-seeds=0,1,3"),
+        (f"epochs={','.join(map(str, range(1, 100, 2)))} seeds=0", "", "epochs"),
+    ],
+)
+def test_a_name_tells_what_varies_as_long_as_that_is_short(grid: str, changes: str, words: str) -> None:
+    assert re.fullmatch(f"approach_2-{re.escape(words)}-[0-9a-f]{{6}}", parse_sweep("approach_2", grid, changes).name)
+
+
+def test_the_same_grid_in_another_order_has_the_same_name() -> None:
+    grids = ("epochs=1,2 learning_rate=0.01,0.02 seeds=0..2", "learning_rate=0.02,0.01 seeds=2,0,1 epochs=2..2,1")
+    assert len({parse_sweep("approach_2", grid).name for grid in grids}) == 1
+
+
+def test_the_same_grid_of_another_network_has_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = parse_sweep("approach_2", "learning_rate=0.01,0.02").name
+    monkeypatch.setattr(notebook, "read_network", lambda chapter, values: chain((4, 10)))
+    assert parse_sweep("approach_2", "learning_rate=0.01,0.02").name != first
+
+
+@pytest.mark.parametrize(
+    ("grid", "labels"),
+    [
+        ("learning_rate=0.01,1e30 seeds=0", ["learning_rate=0.01, seed 0", "learning_rate=1e+30, seed 0"]),
+        ("pool_after=2/1 seeds=0", ["pool_after=2, seed 0", "pool_after=1, seed 0"]),
+        ("dropout_after=3/ seeds=0", ["seed 0", "seed 0"]),  # one has no dropout, which the rest of its label says
+        ("seeds=0,1", ["seed 0", "seed 1"]),
+        (
+            "epochs=1,2 learning_rate=0.1,0.2 seeds=0",
+            [f"epochs={epochs}, learning_rate={rate}, seed 0" for epochs in (1, 2) for rate in (0.1, 0.2)],
+        ),
+    ],
+)
+def test_a_label_names_the_point_where_the_network_does_not(grid: str, labels: list[str]) -> None:
+    runs = parse_sweep("approach_2", grid).runs
+    assert [re.sub("4-8-16-16-10(, dropout 10 %)?, ", "", run.label) for run in runs] == labels
+    assert len({run.label for run in runs}) == len(runs)
 
 
 def test_a_network_is_read_once_for_all_points_that_share_it(networks_read: list[dict[str, Any]]) -> None:

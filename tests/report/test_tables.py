@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from smallcnn.report import tables
-from tests.report.reading import cells_of, html_cells, offered_csv
+from tests.report.reading import cells_of, html_cells, offered_csv, table_of
 
 NARROW = "\u202f"
 WIDE = "\u00a0"
@@ -82,7 +83,84 @@ def test_a_difference_is_shown_with_its_interval_and_a_verdict() -> None:
     assert rows[3][3] == "+0.20"
 
 
+def test_a_difference_is_a_hundred_times_as_much_in_points() -> None:
+    assert tables.difference([0.95, 0.75], [0.1, 0.1]) == f"+75.00{WIDE}±{WIDE}127.06"
+    compared = [("a", "b", [0.95, 0.75], [0.1, 0.1]), ("c", "d", [0.1, 0.1, 0.2], [0.7, 0.6, 0.5])]
+    frame = tables.differences(compared)
+    assert list(frame["points"]) == pytest.approx([75, -140 / 3])
+    half_widths = [12.7062 * 10, 4.3027 * 100 * np.std([0.6, 0.5, 0.3], ddof=1) / 3**0.5]
+    assert list(frame["points_half_width"]) == pytest.approx(half_widths, rel=1e-4)
+    assert table_of(tables.difference_table(compared), labels=2) == {
+        "a, b": {"seeds": "2", "points, 95 % interval": "+75.00 ± 127.06", "accuracy is": "undecided"},
+        "c, d": {"seeds": "3", "points, 95 % interval": "−46.67 ± 37.95", "accuracy is": "lower"},
+    }
+    assert frame.attrs["name"] == "differences"
+
+
 # Data frames
+
+
+def test_every_column_of_the_book_has_its_heading() -> None:
+    frame = pd.DataFrame(
+        {
+            "network": ["a"],
+            "best_test_accuracy": [0.991],
+            "best_test_accuracy_sd": [0.0012],
+            "interval_low": [0.951],
+            "interval_high": [0.998],
+            "best_epoch": [2],
+            "final_test_accuracy": [0.972],
+            "other_half_accuracy": [0.983],
+            "other_half_accuracy_sd": [0.0034],
+            "lowest_accuracy": [0.964],
+            "epochs_run": [7],
+            "total": [8060],
+            "trainable": [7968],
+            "multiply_adds": [912_345],
+            "article": ["99.24 %"],
+            "trained": ["2026-01-02"],
+            "points": [1.25],
+            "points_half_width": [0.5],
+            "after": [36],
+            "after_share": [0.25],
+            "schedule_fraction": [0.2],
+            "some_share": [0.3],
+        }
+    )
+    assert table_of(frame)["a"] == {
+        "best test accuracy": "99.10 ± 0.12 %",
+        "95 % interval": "95.10 to 99.80 %",
+        "at epoch": "2",
+        "after the last epoch": "97.20 %",
+        "epoch chosen by other images": "98.30 ± 0.34 %",
+        "lowest seed": "96.40 %",
+        "epochs": "7",
+        "parameters": "8,060",
+        "trainable": "7,968",
+        "multiply-adds an image": "912,345",
+        "in the article": "99.24 %",
+        "trained on": "2026-01-02",
+        "points, 95 % interval": "+1.25 ± 0.50",
+        "after": "36 (25 %)",
+        "schedule fraction": "20.00 %",
+        "some share": "30.00 %",
+    }
+    lone = pd.DataFrame({"a": ["b"], "interval_low": [0.12], "other_high": [0.34], "interval_high_sd": [0.5]})
+    assert table_of(lone)["b"] == {"interval low": "12.00 %", "other high": "0.34", "interval high sd": "0.5"}
+    assert table_of(lone.rename(columns={"interval_high_sd": "x_interval_high"}))["b"]["x interval high"] == "50.00 %"
+
+
+def test_a_frame_as_html_is_written_as_the_style_sheet_expects() -> None:
+    frame = pd.DataFrame({"a `b`": ['"x" < y'], "n": [1.5]})
+    frame.attrs |= {"name": "mine", "caption": 'what "it" is'}
+    csv = b64encode(b'a b,n\n"""x"" < y",1.5\n').decode()
+    assert tables.to_html(frame.rename(columns={"a `b`": "a b"})) == (
+        '<div class="results"><table><caption>what "it" is</caption><thead><tr><th scope="col" class="text">a b</th>'
+        '<th scope="col" class="number">n</th></tr></thead><tbody><tr><td class="text">"x" &lt; y</td>'
+        '<td class="number">1.5</td></tr></tbody></table><p class="download"><a download="mine.csv" '
+        f'href="data:text/csv;base64,{csv}">mine.csv</a></p></div>'
+    )
+    assert '<th scope="col" class="text">a <code>b</code></th>' in tables.to_html(frame)
 
 
 def test_a_frame_as_markdown_has_every_value_in_its_place(frame: pd.DataFrame) -> None:

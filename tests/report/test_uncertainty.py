@@ -80,8 +80,7 @@ def test_the_deviation_is_that_of_a_sample() -> None:
 
 
 def test_a_single_value_has_no_deviation() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         mean, deviation = mean_and_deviation([0.99])
     assert mean == 0.99
     assert math.isnan(deviation)
@@ -119,6 +118,10 @@ def test_a_claim_of_several_parts_holds_if_each_does() -> None:
     assert Verdict.all([SEEN, UNDECIDED, SEEN]) is UNDECIDED
     assert Verdict.all([SEEN, NOT_SEEN]) is Verdict.all([UNDECIDED, NOT_SEEN, SEEN]) is NOT_SEEN
     assert Verdict.all(verdict for verdict in (NOT_SEEN, UNDECIDED)) is NOT_SEEN
+
+
+def test_a_verdict_is_named_by_what_it_says() -> None:
+    assert [verdict.value for verdict in (SEEN, NOT_SEEN, UNDECIDED)] == ["seen", "not seen", "undecided"]
 
 
 def test_the_contrary_of_what_is_undecided_is_undecided() -> None:
@@ -178,6 +181,13 @@ def test_three_seeds_that_lose_the_same_have_lost_it_whatever_the_last_digit_is(
         assert differs_by(after, before, -0.0011) is NOT_SEEN
 
 
+def test_an_interval_without_width_ends_where_it_begins() -> None:
+    assert differs_by([1.0, 1.0], [1.0, 1.0], 0) is UNDECIDED  # it holds the figure, and zero
+    assert differs_by([1.0, 1.0], [1.0, 1.0], ROUNDING) is UNDECIDED
+    assert differs_by([1.0, 1.0], [1.0, 1.0], 2 * ROUNDING) is NOT_SEEN
+    assert differs_by([2.0, 2.0], [1.0, 1.0], 1) is SEEN
+
+
 def test_seeds_that_agree_answer() -> None:
     assert [unanimous(answers) for answers in ([True, True], [False], [True, False])] == [SEEN, NOT_SEEN, UNDECIDED]
 
@@ -220,6 +230,19 @@ def test_epochs_before_full_sparsity_cannot_be_chosen() -> None:
     for gradual_epochs in (2, 3):
         run = run_with(correct, gradual_epochs)
         assert other_half_accuracy(run) == pytest.approx(run.best_test_accuracy, abs=1e-12)
+
+
+def test_the_estimate_is_the_mean_over_200_splits_each_used_both_ways() -> None:
+    correct = noise(6, 0.9)[:, :301]
+    generator = np.random.default_rng(0)
+    judged = []
+    for _ in range(200):
+        order = generator.permutation(301)
+        one, other = order[:150], order[150:]
+        for chooser, judge in ((one, other), (other, one)):
+            best = max(range(6), key=lambda epoch: int(correct[epoch, chooser].sum()))
+            judged.append(correct[best, judge].sum() / len(judge))
+    assert other_half_accuracy(run_with(correct)) == pytest.approx(statistics.fmean(judged), abs=1e-12)
 
 
 def test_the_estimate_is_the_same_every_time() -> None:

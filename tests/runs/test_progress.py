@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from IPython import display
 
-from smallcnn.config import Caution, EpochLine
+from smallcnn.config import Caution, EpochLine, TrainingConfig, told_apart
 from smallcnn.runs import progress
 
 
@@ -57,6 +58,15 @@ def test_each_run_has_a_bar_until_it_is_recorded(shown: Shown) -> None:
         report(Caution("4-8, seed 0: only 96 training steps"))
         assert shown.contents[-1].count("<progress ") == 1
         assert shown.contents[-1].endswith("<div>4-8, seed 0: 99.00 % after epoch 2, recorded</div>")
+
+
+def test_runs_that_differ_in_a_setting_only_have_a_bar_each(shown: Shown, config: TrainingConfig) -> None:
+    rates = told_apart([dataclasses.replace(config, learning_rate=rate) for rate in (0.01, 0.02)])
+    with progress.shown(None) as report:
+        for run in rates:
+            report(EpochLine(f"{run.label}: epoch 1 of at most 2", run.label, 1, 2))
+        for rate in (0.01, 0.02):
+            assert f'aria-label="4-8-16-16-10, dropout 10 %, learning_rate={rate}, seed 0"' in shown.contents[-1]
 
 
 def test_nothing_is_left_when_all_runs_are_there_even_if_a_line_comes_late(shown: Shown) -> None:

@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,21 @@ import pytest
 
 from smallcnn import config as configurations
 from smallcnn import paths
+from smallcnn.architecture import (
+    KINDS,
+    Activation,
+    Architecture,
+    AveragePooling,
+    BatchNormalisation,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    MaxPooling,
+    initial_weights,
+)
 from smallcnn.config import Caution, Checkpoint, Report, TrainingConfig, TrainingRun
+from smallcnn.models import trained_model
 from smallcnn.provenance import PACKAGES
 from smallcnn.pruning import pruned_fractions
 from smallcnn.runs import records, workers
@@ -773,3 +788,58 @@ def test_a_recorded_round_of_pruning_does_not_need_its_parent(
     assert [run.config for run in get_runs([pruned], lines.append)] == [pruned]
     assert lines == []
     assert [path.name for path in runs_folder.iterdir()] == [pruned.key]
+
+
+def test_runs_that_are_asked_for_together_are_told_apart(
+    config: TrainingConfig, fake_training: FakeTraining, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "compute", lambda missing, *_: map(fake_training, missing))
+    rates = [dataclasses.replace(config, learning_rate=rate) for rate in (0.01, 0.02, 0.03)]
+    save_run(fake_training(rates[0]))
+    assert "learning_rate" not in "".join(fake_training.lines)
+    fake_training.lines.clear()
+    lines: list[str] = []
+    runs = get_runs(rates, lines.append)
+    labels = [f"4-8-16-16-10, dropout 10 %, learning_rate={rate}, seed 0" for rate in (0.01, 0.02, 0.03)]
+    assert [run.config.label for run in runs] == labels
+    assert [run.config for run in runs] == rates
+    told = [line.partition(": ")[0] for line in [*fake_training.lines, *lines]]
+    assert set(told) == set(labels[1:])
+    assert not any("learning_rate=" in (runs_folder / run.config.key / "run.json").read_text() for run in runs)
+    assert [load_run(runs_folder / run.config.key).config.varied for run in runs] == ["", "", ""]
+
+
+@pytest.mark.slow
+def test_the_page_on_reruns_keeps_a_network_in_a_file_that_both_kinds_of_keras_open(
+    keras: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras as keras_3
+
+    page = (paths.ROOT / "book" / "rerun.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if ".save(" in block)
+    (tmp_path / "runs").symlink_to(paths.PUBLISHED_RUNS)
+    monkeypatch.chdir(tmp_path)
+    variables: dict[str, Any] = {}
+    exec(code, variables)
+    (kept,) = tmp_path.glob("network.*")
+    images = np.random.default_rng(0).integers(0, 256, (50, 28, 28), np.uint8)
+    expected = variables["model"].predict(images, verbose=0)
+    for kind in (keras, keras_3):
+        opened = kind.models.load_model(kept)
+        assert type(opened).__module__.split(".")[0] == kind.__name__
+        assert np.allclose(opened.predict(images, verbose=0), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_both_kinds_of_keras_open_a_network_of_all_layers(keras: ModuleType, tmp_path: Path) -> None:
+    import keras as keras_3
+
+    blocks = [Convolution(4, 3, "same", False), Activation("leaky_relu", 0.1), BatchNormalisation(False, 0.9, 0.01)]
+    blocks += [AveragePooling(2), Convolution(6), Activation("relu"), MaxPooling(3), Dropout(0.5)]
+    network = Architecture((*blocks, Flatten(), Dense(10, False), Activation("softmax")))
+    assert {layer.kind for layer in network.layers} == KINDS.keys() - {"global_average_pooling"}  # of published ones
+    model = trained_model(network, initial_weights(network, 0))
+    model.save(tmp_path / "network.h5")
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
+    opened = keras_3.models.load_model(tmp_path / "network.h5")
+    assert np.allclose(opened.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-5)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -24,12 +26,13 @@ import pytest
 from distributed import Client
 
 from benchmarks.scaling import cluster_of_threads
-from smallcnn.config import EpochLine, Report, TrainingConfig, TrainingRun
+from smallcnn.config import EpochLine, Report, TrainingConfig, TrainingRun, told_apart
+from smallcnn.data import load_mnist
 from smallcnn.paths import ROOT, mnist_file
 from smallcnn.runs import broker, workers
 from smallcnn.runs.records import get_runs
 from smallcnn.runs.workers import Progress, WorkersError
-from smallcnn.training import train
+from smallcnn.training import Diverged, train
 from tests.conftest import SMALL_CONFIG
 from tests.networks import chain
 from tests.runs.stand_ins import DIES, DIES_ONCE, FAILS, MARKER, pretend, pretend_slowly
@@ -115,8 +118,15 @@ def test_every_run_comes_back_and_progress_is_told() -> None:
     assert sorted(runs) == [0, 1, 2, 3]
     assert all(run.provenance["process"] != str(os.getpid()) for run in runs.values())
     assert lines[0].startswith("4 runs to train, ")
-    assert "http://127.0.0.1:" in lines[0]
+    assert re.search("; to watch them: http://127.0.0.1:[0-9]+/status", lines[0])
     assert sum("epoch 1 of at most 1; " in line and " left for " in line for line in lines) == 4
+
+
+@pytest.mark.slow
+def test_the_page_that_shows_the_workers_has_its_plots() -> None:
+    with workers.local_cluster(1) as cluster, urllib.request.urlopen(cluster.dashboard_link, timeout=30) as answer:
+        page = answer.read().decode()
+    assert "Bokeh.safely" in page and "Task Stream" in page
 
 
 def test_progress_comes_with_the_epoch_that_a_bar_is_drawn_from(threads: str) -> None:
@@ -161,10 +171,23 @@ def test_the_error_of_a_run_is_raised_when_the_others_are_done(
         request.getfixturevalue("threads")
     finished = []
     runs = workers.compute(with_seeds(FAILS, 1, 2), {}, lambda line: None, train=pretend)
-    with pytest.raises(FloatingPointError, match="not a number"):
+    message = f"seed {FAILS}: FloatingPointError: the loss is not a number; the others are recorded"
+    with pytest.raises(WorkersError, match=message):
         finished.extend(run.config.seed for run in runs)
     assert sorted(finished) == [1, 2]
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("threads")
+def test_of_several_runs_that_fail_the_first_is_named_and_how_many_others() -> None:
+    runs = [dataclasses.replace(CONFIG, seed=FAILS, learning_rate=rate) for rate in (0.1, 0.2, 0.3)]
+    message = "learning_rate=0.1, seed 300: Float.*; 2 more failed, such as .*learning_rate=0.2, seed 300; the"
+    with pytest.raises(WorkersError, match=message):
+        list(workers.compute(told_apart(runs), {}, lambda line: None, train=pretend))
+    message = "^the run diverged; 1 more failed, such as .*learning_rate=0.2, seed 300; the others are recorded$"
+    failures = dict(zip((run.key for run in runs[:2]), [Diverged("the run diverged"), ValueError()], strict=True))
+    with pytest.raises(WorkersError, match=message):
+        raise workers._failure(told_apart(runs)[:2], failures)
 
 
 @pytest.mark.slow
@@ -422,6 +445,7 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
     for name in ("smallcnn", "book"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-r", str(ROOT / name), str(copy / name)], check=True)
+    load_mnist()  # so that there is a local copy of it
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SMALLCNN_")}
     environment = ours | {"PYTHONPATH": str(copy), "SMALLCNN_MNIST": str(mnist_file())}
     # A small network, read without Keras; two of the four runs are short, so that not all end together.
@@ -455,7 +479,7 @@ def test_ctrl_c_ends_everything_and_the_same_sweep_goes_on(tmp_path: Path) -> No
     assert recorded
     again = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=True)
     assert f"4 runs at 2 points, {len(recorded)} of them recorded" in again.stdout
-    csv = copy / "build" / "sweeps" / "approach_3-epochs-train_examples=1000.csv"
+    (csv,) = (copy / "build" / "sweeps").glob("approach_3-epochs=1,30-seeds=0,1-train_examples=1000-*.csv")
     assert len(csv.read_text().splitlines()) == 5
 
 

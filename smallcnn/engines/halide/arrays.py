@@ -14,6 +14,7 @@ import numpy as np
 
 from smallcnn.architecture import CLASSES, IMAGE_SIZE, Weights
 from smallcnn.engines.halide.blocks import KERNEL_SIZE, Block
+from smallcnn.engines.halide.target import get_target
 
 LANES = 16  # images in a pack
 BORDER = KERNEL_SIZE - 1  # pixels of zeros around a gradient that is convolved with the turned kernel
@@ -79,20 +80,26 @@ class Shape:
         return [size - 2 * first for size, first in zip(reversed(self.sizes), self._first, strict=True)]
 
 
-def describe_arrays(blocks: Sequence[Block], packs: int, is_dense: bool) -> dict[str, Shape]:
-    """The arrays of a network by name, for batches of so many packs."""
-    last = blocks[-1]
-    dense_kernel = Shape((last.output_size, last.output_size, last.filters, CLASSES))
-    shapes = {
+def describe_ends(packs: int) -> dict[str, Shape]:
+    """The arrays at both ends of every network by name, for batches of so many packs."""
+    return {
         "images": Shape((packs, LANES, IMAGE_SIZE, IMAGE_SIZE), type="uint8"),
         "labels": Shape((packs, LANES), type="uint8"),
         "lane_mask": Shape((packs, LANES)),
         "training": Shape((1,), type="int32"),
         "dropout_key": Shape((2,), type="uint32"),
-        blocks[0].input: Shape((packs, 1, IMAGE_SIZE, IMAGE_SIZE, LANES)),
         "probabilities": Shape((packs, CLASSES, LANES)),
         "loss_and_correct": Shape((2,)),
         "score_gradient": Shape((packs, LANES, CLASSES)),
+    }
+
+
+def describe_arrays(blocks: Sequence[Block], packs: int, is_dense: bool) -> dict[str, Shape]:
+    """The arrays of a network of blocks by name, for batches of so many packs."""
+    last = blocks[-1]
+    dense_kernel = Shape((last.output_size, last.output_size, last.filters, CLASSES))
+    shapes = {
+        blocks[0].input: Shape((packs, 1, IMAGE_SIZE, IMAGE_SIZE, LANES)),
         "dense/kernel": dense_kernel,
         "dense/bias": Shape((CLASSES,)),
     }
@@ -141,17 +148,15 @@ class Stages:
 
     def compile(self, arrays: Mapping[str, np.ndarray]) -> Callable[[], None]:
         """Compiles the pipeline and ties it to the arrays that it reads and writes."""
-        target = hl.get_jit_target_from_environment()
-        for unneeded in (hl.TargetFeature.NoAsserts, hl.TargetFeature.NoBoundsQuery):
-            target = target.with_feature(unneeded)
         inputs = [hl.Argument(parameter) for parameter in self._read.values()]
-        call = hl.Pipeline(list(self._written.values())).compile_to_callable(inputs, target)
+        call = hl.Pipeline(list(self._written.values())).compile_to_callable(inputs, get_target())
         return partial(call, *(self._shapes[name].buffer(arrays[name]) for name in (*self._read, *self._written)))
 
 
 def flatten(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Weights]:
-    """Copies arrays into one float32 vector; returns it, and its parts by name in their shapes."""
-    flat = np.concatenate([array.ravel() for array in arrays.values()]).astype(np.float32)
-    ends = np.cumsum([array.size for array in arrays.values()])
-    parts = np.split(flat, ends[:-1])
+    """Copies arrays into one aligned float32 vector; returns it, and its parts by name in their shapes."""
+    flat = Shape((sum(array.size for array in arrays.values()),)).allocate()
+    np.concatenate([flat[:0], *(array.ravel() for array in arrays.values())], out=flat)
+    ends = np.cumsum([array.size for array in arrays.values()], dtype=int)
+    parts = np.split(flat, ends)[:-1]
     return flat, {name: part.reshape(arrays[name].shape) for name, part in zip(arrays, parts, strict=True)}

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any
 
 import halide as hl
-import numpy as np
 
 from smallcnn.architecture import CLASSES
-from smallcnn.engines.halide.arrays import BORDER, LANES, MAPS, Stages, block_stage, number, which
-from smallcnn.engines.halide.blocks import KERNEL_SIZE, Block
-from smallcnn.engines.halide.convolution import compute_in, convolve, count_registers, get_activation
+from smallcnn.engines.halide.arrays import BORDER, LANES, MAPS, Stages, block_stage, number
+from smallcnn.engines.halide.blocks import Block
+from smallcnn.engines.halide.convolution import compute_in, convolve, get_activation, sum_kernel_gradient
+from smallcnn.engines.halide.ends import loss_and_correct, score_gradient
 from smallcnn.engines.halide.loops import channel_group, channel_sums, in_double, sum_over_packs, vector_by_vector
-from smallcnn.engines.halide.output import drop, first_maximum, normalise, window_pixels
+from smallcnn.engines.halide.output import drop_block, first_maximum, normalise, window_pixels
 
 lane, column, row, channel, pack = MAPS
-STRIP_BYTES = 20000  # of the first-level cache, for a strip of rows whose gradients are summed
 
 
 def backward_pipeline(blocks: Sequence[Block], batch_size: int, is_dense: bool, stages: Stages) -> None:
     """From the probabilities of the classes to their loss and to the gradients of all weights."""
     packs, last = -(-batch_size // LANES), blocks[-1]
-    stages["loss_and_correct"] = _loss_and_correct(packs, stages)
-    stages["score_gradient"] = _score_gradient(batch_size, stages)
+    stages["loss_and_correct"] = loss_and_correct(packs, stages)
+    stages["score_gradient"] = score_gradient(batch_size, stages)
     if is_dense:
         _set_dense_gradients(last, packs, stages)
     stages[last.name("output_gradient")] = _output_gradient(stages["dense/kernel"], stages["score_gradient"])
@@ -34,42 +33,19 @@ def backward_pipeline(blocks: Sequence[Block], batch_size: int, is_dense: bool, 
         gradient = _convolution_gradient(block, coefficients, stages)
         if block.keeps_activation:
             stages[block.name("convolution_gradient")] = gradient.compute_root().parallel(pack)
-        stages[block.name("kernel_gradient")] = _kernel_gradient(block, packs, gradient, stages)
+        stage, sizes = partial(block_stage, block, "kernel_gradient"), (block.filters, block.size)
+        kernel_gradient, loop, _ = sum_kernel_gradient(stage, stages[block.input], gradient, sizes, packs)
+        compute_in(loop, block, gradient)
+        stages[block.name("kernel_gradient")] = kernel_gradient
         if previous is not None:
             stages[previous.name("output_gradient")] = _input_gradient(block, stages)
-
-
-def _loss_and_correct(packs: int, stages: Stages) -> hl.Func:
-    """Sums over the batch: cross-entropy, and images whose likeliest class is the right one."""
-    image = hl.RDom([(0, LANES), (0, packs)], "image")
-    probabilities, by_image, result = stages["probabilities"], hl.Func("by_image"), hl.Func("loss_and_correct")
-    right = hl.unsafe_promise_clamped(hl.i32(stages["labels"][lane, pack]), 0, CLASSES - 1)
-    right_probability = hl.max(probabilities[lane, right, pack], hl.f32(np.finfo(np.float32).tiny))
-    likeliest = hl.max(*(probabilities[lane, each, pack] for each in range(CLASSES)))
-    is_right = hl.select(probabilities[lane, right, pack] == likeliest, hl.f32(1), hl.f32(0))
-    by_image[which, lane, pack] = stages["lane_mask"][lane, pack] * hl.select(
-        which == 0, -hl.log(right_probability), is_right
-    )
-    result[which] = hl.f32(0)
-    result[which] += by_image[which, image.x, image.y]
-    by_image.compute_root().bound(which, 0, 2).unroll(which)
-    return result.compute_root()
-
-
-def _score_gradient(batch_size: int, stages: Stages) -> hl.Func:
-    """The gradient of the mean cross-entropy with respect to the scores: `[pack, lane, class]`."""
-    expected = hl.select(hl.i32(stages["labels"][lane, pack]) == number, hl.f32(1), hl.f32(0))
-    gradient = hl.Func("score_gradient")
-    value = stages["probabilities"][lane, number, pack] - expected
-    gradient[number, lane, pack] = stages["lane_mask"][lane, pack] * value / hl.f32(batch_size)
-    return gradient.compute_root()
 
 
 def _output_gradient(kernel: hl.ImageParam, score_gradient: hl.ImageParam) -> hl.Func:
     """The gradient of the last block's output, from that of the scores, `[pack, lane, class]`."""
     terms = (kernel[each, channel, column, row] * score_gradient[each, lane, pack] for each in range(CLASSES))
     gradient = hl.Func("output_gradient")
-    gradient[MAPS] = reduce(add, terms)
+    gradient[MAPS] = hl.strict_float(reduce(add, terms))
     return vector_by_vector(gradient)
 
 
@@ -80,7 +56,8 @@ def _set_dense_gradients(block: Block, packs: int, stages: Stages) -> None:
     at = (number, channel, column, row)
     by_pack, kernel_gradient = hl.Func("by_pack"), hl.Func("dense_kernel_gradient")
     by_pack[(*at, pack)] = hl.f32(0)
-    by_pack[(*at, pack)] += score_gradient[number, image.x, pack] * output[image.x, column, row, channel, pack]
+    term = score_gradient[number, image.x, pack] * output[image.x, column, row, channel, pack]
+    by_pack[(*at, pack)] = hl.strict_float(by_pack[(*at, pack)] + term)
     by_pack.compute_root().vectorize(number, CLASSES)
     by_pack.update().reorder(number, image.x, channel, column, row, pack).vectorize(number, CLASSES).parallel(pack)
     kernel_gradient[at] = sum_over_packs(by_pack, packs, *at)
@@ -89,7 +66,7 @@ def _set_dense_gradients(block: Block, packs: int, stages: Stages) -> None:
     image = hl.RDom([(0, LANES), (0, packs)], "image")
     bias_gradient = hl.Func("dense_bias_gradient")
     bias_gradient[number] = hl.f32(0)
-    bias_gradient[number] += score_gradient[number, image.x, image.y]
+    bias_gradient[number] = hl.strict_float(bias_gradient[number] + score_gradient[number, image.x, image.y])
     stages["dense/bias_gradient"] = bias_gradient.compute_root()
 
 
@@ -106,11 +83,11 @@ def _gradient_sums(block: Block, stages: Stages) -> hl.Func:
             x = hl.select(here, hl.f32(activation[at]), x)
     names = ("gradient", "gradient_with_x", "gradient_of_positive")
     gradient, with_x, positive_gradient = (hl.Func(name) for name in names)
-    gradient[MAPS] = drop(block, stages[block.name("output_gradient")][MAPS], stages)
-    with_x[MAPS] = gradient[MAPS] * (x - mean[channel])
+    gradient[MAPS] = drop_block(block, stages[block.name("output_gradient")][MAPS], stages)
+    with_x[MAPS] = hl.strict_float(gradient[MAPS] * (x - mean[channel]))
     positive_gradient[MAPS] = hl.select(x > 0.0, gradient[MAPS], 0.0)
     sums = block_stage(block, "gradient_sums")
-    loop = channel_sums(sums, [gradient, with_x, positive_gradient], block, block.output_size, stages)
+    loop = channel_sums(sums, [gradient, with_x, positive_gradient], block.filters, block.output_size, stages)
     compute_in(loop, block, activation)
     return sums
 
@@ -129,20 +106,19 @@ def _set_normalisation_gradients(block: Block, batch_size: int, stages: Stages) 
     )
     kept, inverse = hl.f32(1 - block.dropout), stages[block.name("inverse")][channel]
     beta_gradient, gamma_gradient, coefficients = hl.Func("beta"), hl.Func("gamma"), hl.Func("coefficients")
-    beta_gradient[channel] = sum_g / kept
-    gamma_gradient[channel] = sum_g_x * inverse / kept
+    beta_gradient[channel] = hl.strict_float(sum_g / kept)
+    gamma_gradient[channel] = hl.strict_float(sum_g_x * inverse / kept)
     stages[block.name("beta_gradient")] = beta_gradient.compute_root()
     stages[block.name("gamma_gradient")] = gamma_gradient.compute_root()
     scale = stages[block.name("gamma")][channel] * inverse
     factor_x = -scale * inverse * gamma_gradient[channel] / hl.f32(count)
     summand = -scale * beta_gradient[channel] / hl.f32(count) - factor_x * stages[block.name("mean")][channel]
-    coefficients[channel] = (scale / kept, factor_x, summand)
+    coefficients[channel] = tuple(map(hl.strict_float, (scale / kept, factor_x, summand)))
     mean, positive = (stages[block.name(name)][channel] for name in ("mean", "positive"))
     positive_sums = (sum_g_positive, mean * hl.f32(count), positive)
     bias_gradient = hl.Func("bias_gradient")
-    bias_gradient[channel] = hl.f32(
-        reduce(add, (hl.f64(coefficients[channel][i]) * hl.f64(total) for i, total in enumerate(positive_sums)))
-    )
+    terms = (hl.f64(coefficients[channel][i]) * hl.f64(total) for i, total in enumerate(positive_sums))
+    bias_gradient[channel] = hl.f32(hl.strict_float(reduce(add, terms)))
     stages[block.name("bias_gradient")] = bias_gradient.compute_root()
     return coefficients.compute_root()
 
@@ -153,13 +129,13 @@ def _convolution_gradient(block: Block, coefficients: hl.Func, stages: Stages) -
     Around it lies a border of zeros, for the convolution that goes on from here; the first block's is not kept either.
     """
     output_gradient, inside, result = hl.Func("dropped"), hl.Func("inside"), block_stage(block, "convolution_gradient")
-    output_gradient[MAPS] = drop(block, stages[block.name("output_gradient")][MAPS], stages)
+    output_gradient[MAPS] = drop_block(block, stages[block.name("output_gradient")][MAPS], stages)
     activation = get_activation(block, stages)
     normalised = normalise(block, activation, stages)
     g = _unpool(block, output_gradient, normalised) if block.pooled else output_gradient[MAPS]
     x, factors = activation[MAPS], coefficients[channel]
-    value = factors[0] * g + (factors[1] * x + factors[2])
-    inside[MAPS] = hl.select(x > 0.0, value * stages["lane_mask"][lane, pack], 0.0)
+    value = hl.strict_float((factors[0] * g + (factors[1] * x + factors[2])) * stages["lane_mask"][lane, pack])
+    inside[MAPS] = hl.select(x > 0.0, value, 0.0)
     everywhere, inner = hl.Range(), hl.Range(0, block.size)
     bounds = [everywhere, inner, inner, everywhere, everywhere]
     bordered = hl.BoundaryConditions.constant_exterior(inside, 0.0, bounds)
@@ -186,78 +162,6 @@ def _unpool(block: Block, output_gradient: hl.Func, normalised: Callable[..., hl
     if block.size % 2:
         here = here & (column <= last) & (row <= last)
     return hl.select(here, output_gradient[lane, x // 2, y // 2, channel, pack], 0.0)
-
-
-def _kernel_gradient(block: Block, packs: int, gradient: hl.Func, stages: Stages) -> hl.Func:
-    """The gradient of the kernel: Σ input × gradient over images and pixels.
-
-    The three taps of a row and a few filters are summed in registers, over a strip of rows that is small enough for
-    the first-level cache; strips, lanes and packs are added after.
-    """
-    maps = stages[block.input]
-    group, width = _filter_group(block.filters)
-    rows = _strip_rows(block)
-    pixel = hl.RDom([(0, LANES // width), (0, block.size), (0, rows)], "pixel")
-    strip = hl.RDom([(0, block.size // rows)], "strip")
-    image = hl.RDom([(0, width)], "image")
-    tap_column, tap_row, strip_number = (hl.Var(name) for name in ("tap_column", "tap_row", "strip_number"))
-    weight = (tap_column, number, tap_row, channel)
-    x, y, i = pixel.y, rows * strip_number + pixel.z, width * pixel.x + lane
-    parts = ("in_strip", "by_lane", "by_pack", "")
-    in_strip, by_lane, by_pack, result = (block_stage(block, "kernel_gradient", part) for part in parts)
-    in_strip[lane, *weight, strip_number, pack] = hl.f32(0)
-    in_strip[lane, *weight, strip_number, pack] += (
-        maps[i, x + tap_column, y + tap_row, channel, pack]
-        * gradient[i, x, y, hl.min(number, block.filters - 1), pack]  # a last group may have filters too many
-    )
-    by_lane[lane, *weight, pack] = hl.f32(0)
-    by_lane[lane, *weight, pack] += in_strip[lane, *weight, strip.x, pack]
-    at = (number, channel, tap_column, tap_row)
-    by_pack[(*at, pack)] = hl.f32(0)
-    by_pack[(*at, pack)] += by_lane[image.x, *weight, pack]
-    result[at] = sum_over_packs(by_pack, packs, *at)
-
-    outer_number = hl.Var("outer_number")
-    result.compute_root()
-    sums = by_pack.compute_root().update().reorder(image.x, *at, pack)
-    sums.atomic().vectorize(image.x, width).parallel(pack)
-    by_lane.compute_at(by_pack, pack).bound_extent(number, -(-block.filters // group) * group).vectorize(lane, width)
-    sums = by_lane.update().split(number, outer_number, number, group)
-    sums.reorder(lane, tap_column, number, tap_row, channel, outer_number, strip.x, pack)
-    sums.vectorize(lane, width).unroll(tap_column).unroll(number)
-    in_strip.compute_at(by_lane, tap_row).vectorize(lane, width).unroll(tap_column).unroll(number)
-    sums = in_strip.update()
-    sums.reorder(lane, tap_column, number, pixel.x, pixel.y, pixel.z, tap_row, channel, strip_number, pack)
-    sums.vectorize(lane, width).unroll(tap_column).unroll(number)
-    if not block.keeps_activation:
-        gradient.compute_at(by_lane, outer_number)
-    return result
-
-
-def _filter_group(filters: int) -> tuple[int, int]:
-    """Chooses how many filters `_kernel_gradient` sums at a time, in vectors of what width, as `choose_tile` does."""
-    registers, width = count_registers()
-
-    def cycles(choice: tuple[int, int]) -> float:
-        group, lanes = choice
-        vectors = lanes // width
-        group_cycles = max(KERNEL_SIZE * group * vectors / 2, (KERNEL_SIZE + group) * vectors / 2, 4)
-        return group_cycles * -(-filters // group) * (LANES // lanes)
-
-    choices = [
-        (group, lanes)
-        for lanes in sorted({width, LANES})
-        for group in range(1, filters + 1)
-        if KERNEL_SIZE * group * lanes // width <= registers - 4
-    ]
-    return min(choices, key=cycles)
-
-
-def _strip_rows(block: Block) -> int:
-    """The most rows of a map that divide it evenly and of which one input map and four gradients fit STRIP_BYTES."""
-    row_bytes = 4 * LANES * (4 * block.size + block.input_size)
-    rows = [rows for rows in range(1, block.size + 1) if block.size % rows == 0 and rows * row_bytes <= STRIP_BYTES]
-    return max(rows, default=1)
 
 
 def _input_gradient(block: Block, stages: Stages) -> hl.Func:

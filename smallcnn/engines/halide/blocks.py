@@ -1,4 +1,4 @@
-"""Which networks the Halide engine trains: chains of blocks with a head, and their sizes."""
+"""Which networks are chains of blocks with a head, like the published ones, and the sizes of their blocks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,8 @@ from smallcnn.architecture import (
     MaxPooling,
     PlacedLayer,
 )
-from smallcnn.engines.base import Unsupported
 
 KERNEL_SIZE = 3
-VOCABULARY = (
-    "blocks of a 3×3 convolution with bias, ReLU and batch normalisation with γ, then 2×2 max pooling and dropout "
-    "where wanted, and after them global average pooling or one dense layer"
-)
 
 
 @dataclass(frozen=True)
@@ -78,12 +73,23 @@ class Network:
     is_dense: bool
 
 
-def describe_network(architecture: Architecture) -> Network:
-    """Reads a list of layers as blocks and a head.
+def describe_network(architecture: Architecture) -> Network | None:
+    """Reads a list of layers as blocks and a head; gives None if it is anything else.
 
-    Raises:
-        Unsupported: if it is anything else; the message names the first layer that does not fit.
+    A block is a 3×3 convolution with bias, ReLU and batch normalisation with γ and β, then 2×2 max pooling and dropout
+    where wanted; the head is global average pooling or one dense layer.
     """
+    try:
+        return _read_blocks(architecture)
+    except _OtherLayer:
+        return None
+
+
+class _OtherLayer(Exception):
+    pass
+
+
+def _read_blocks(architecture: Architecture) -> Network:
     rest = list(architecture.placed)
     blocks: list[Block] = []
     while isinstance(rest[0].layer, Convolution):
@@ -100,7 +106,7 @@ def describe_network(architecture: Architecture) -> Network:
         number = len(blocks) + 1
         blocks.append(Block(number, channels, filters, input_size, size, output_size, pooled, dropout))
     if not blocks:
-        raise _unsupported(rest[0])
+        raise _OtherLayer
     is_dense = isinstance(rest[0].layer, Flatten)
     for expected in (Flatten(), Dense(CLASSES)) if is_dense else (GlobalAveragePooling(),):
         _take(rest, expected)
@@ -111,11 +117,5 @@ def describe_network(architecture: Architecture) -> Network:
 def _take(rest: list[PlacedLayer], expected: object) -> PlacedLayer:
     """Takes the next layer if it is the expected one."""
     if rest[0].layer != expected:
-        raise _unsupported(rest[0])
+        raise _OtherLayer
     return rest.pop(0)
-
-
-def _unsupported(placed: PlacedLayer) -> Unsupported:
-    return Unsupported(
-        f"Halide cannot train {placed.name} ({placed.layer.description}) there; it can train {VOCABULARY}"
-    )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from smallcnn.architecture import CLASSES, IMAGE_SIZE, Weights
+from smallcnn.architecture import CLASSES, IMAGE_SIZE, Architecture, BatchNormalisation, Weights, is_trainable
 from smallcnn.config import TrainingConfig
 from smallcnn.data import Dataset
 from smallcnn.engines.base import Unsupported
-from smallcnn.engines.halide.arrays import LANES, Shape, Stages, describe_arrays, flatten
-from smallcnn.engines.halide.backward import backward_pipeline
+from smallcnn.engines.halide.arrays import LANES, Shape, Stages, describe_ends, flatten
 from smallcnn.engines.halide.blocks import describe_network
-from smallcnn.engines.halide.forward import forward_pipeline
+from smallcnn.engines.halide.chain import Chain
+from smallcnn.engines.halide.fused import FusedBlocks
 from smallcnn.engines.halide.update import step_size, update_pipeline
 
 STATE = ("weights", "moving", "first_moment", "second_moment")  # vectors that an epoch starts from
@@ -29,7 +29,7 @@ class HalideEngine:
         masks: float32 by kernel name, zero for a weight that stays zero; empty for none.
 
     Raises:
-        Unsupported: if `config` asks for a gradual pruning schedule, or for a network that it cannot train.
+        Unsupported: if `config` asks for a gradual pruning schedule.
     """
 
     def __init__(self, config: TrainingConfig, train_set: Dataset, weights: Weights, masks: Weights) -> None:
@@ -39,18 +39,18 @@ class HalideEngine:
                 "so train with engine='tensorflow'"
             )
         self._train_set, self._steps = train_set, 0
-        network, batch_size = describe_network(config.architecture), config.batch_size
-        blocks, is_dense = network.blocks, network.is_dense
-        shapes = describe_arrays(blocks, -(-batch_size // LANES), is_dense)
+        blocks, batch_size = describe_network(config.architecture), config.batch_size
+        network = FusedBlocks(blocks) if blocks else Chain(config.architecture)
+        packs = -(-batch_size // LANES)
+        shapes = describe_ends(packs) | network.arrays(packs)
         arrays = {name: shape.allocate() for name, shape in shapes.items()}
         arrays["lane_mask"].reshape(-1)[:batch_size] = 1
         arrays["dropout_key"][0] = np.random.SeedSequence(config.seed).generate_state(1)[0]
-        if not is_dense:  # global average pooling is a dense layer with a fixed kernel and no bias
-            arrays["dense/kernel"][:] = np.eye(CLASSES) / blocks[-1].output_size ** 2
+        network.fill(arrays)
 
         # What the update reads and writes lies in vectors, of which the other pipelines have the parts.
         self._names = list(weights)
-        moving = {name: array for name, array in weights.items() if "/moving_" in name}
+        moving = {name: array for name, array in weights.items() if not is_trainable(name)}
         trained = {name: array for name, array in weights.items() if name not in moving}
         mask = {name: masks.get(name, np.ones_like(array)) for name, array in trained.items()}
         vectors: Weights = {"step_size": np.zeros(1, np.float32)}
@@ -58,8 +58,10 @@ class HalideEngine:
         vectors["mask"], _ = flatten(mask)
         vectors["gradient"], self._gradient = flatten({name: 0 * array for name, array in trained.items()})
         vectors["moving"], self._moving = flatten(moving)
+        vectors["moving_share"], _ = flatten(_moving_shares(config.architecture))
         vectors["statistics"], statistics = flatten({name: 0 * array for name, array in moving.items()})
-        vectors["first_moment"], vectors["second_moment"] = np.zeros((2, *vectors["weights"].shape), np.float32)
+        for moment in ("first_moment", "second_moment"):
+            vectors[moment] = Shape(vectors["weights"].shape).allocate()
         parts = self._trained | self._moving | {f"{name}_gradient": part for name, part in self._gradient.items()}
         parts |= {name.replace("/moving_", "/"): part for name, part in statistics.items()}
         arrays |= vectors | {name: part.reshape(arrays[name].shape) for name, part in parts.items()}
@@ -69,9 +71,9 @@ class HalideEngine:
         self._images = arrays["images"].reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
         self._labels = arrays["labels"].reshape(-1)
         forward, backward, update = Stages(shapes), Stages(shapes), Stages(shapes)
-        forward_pipeline(blocks, batch_size, forward)
-        backward_pipeline(blocks, batch_size, is_dense, backward)
-        update_pipeline(update)
+        network.forward(batch_size, forward)
+        network.backward(batch_size, backward)
+        update_pipeline(update, has_statistics=bool(moving))
         self._forward, self._backward, self._update = (stages.compile(arrays) for stages in (forward, backward, update))
 
     def train_epoch(self, order: np.ndarray, learning_rate: float) -> tuple[float, float]:
@@ -121,3 +123,14 @@ class HalideEngine:
     def _change_weights(self, learning_rate: float) -> None:
         self._arrays["step_size"][:] = step_size(learning_rate, self._steps)
         self._update()
+
+
+def _moving_shares(architecture: Architecture) -> Weights:
+    """For each moving statistic the share of the batch's that a step moves it by."""
+    return {
+        name: np.full(shape, 1 - placed.layer.momentum)
+        for placed in architecture.placed
+        if isinstance(placed.layer, BatchNormalisation)
+        for name, shape in placed.weights.items()
+        if not is_trainable(name)
+    }

@@ -18,7 +18,7 @@ from smallcnn.engines.halide.blocks import Block
 def normalise(block: Block, activation: Any, stages: Stages) -> Callable[..., hl.Expr]:
     """y = γ x̂ + β for (lane, column, row, channel, pack), divided by what dropout leaves."""
     normalisation = stages[block.name("normalisation")]
-    return lambda i, x, y, c, p: normalisation[0, c] * activation[i, x, y, c, p] + normalisation[1, c]
+    return lambda i, x, y, c, p: hl.strict_float(normalisation[0, c] * activation[i, x, y, c, p] + normalisation[1, c])
 
 
 def window_pixels(at_column: Any, at_row: Any) -> list[tuple[Any, Any]]:
@@ -38,15 +38,28 @@ def first_maximum(values: Sequence[hl.Expr]) -> list[hl.Expr]:
     return [is_a, is_b, is_c, hl.logical_not(is_a | is_b | is_c)]
 
 
-def drop(block: Block, value: hl.Expr, stages: Stages) -> hl.Expr:
-    """Dropout, the same forward and backward: zero where the hash of an element's number is below a threshold."""
-    if block.dropout == 0:
+def drop_block(block: Block, value: hl.Expr, stages: Stages) -> hl.Expr:
+    """The output of a block, or its gradient, with dropout."""
+    return drop(value, block.dropout, block.number, (block.filters, block.output_size), stages)
+
+
+def drop(value: hl.Expr, rate: float, number: int, sizes: tuple[int, int], stages: Stages) -> hl.Expr:
+    """Dropout, the same forward and backward: zero where the hash of an element's number is below a threshold.
+
+    Args:
+        value: of an element, before it is scaled.
+        rate: fraction that is set to zero.
+        number: tells this dropout from others.
+        sizes: channels of the maps, and their rows (and columns).
+        stages: of the pipeline.
+    """
+    if rate == 0:
         return value
-    key, size = stages["dropout_key"], block.output_size
-    element = lane + LANES * (column + size * (row + size * (channel + block.filters * pack)))
-    block_key = hash_number(hl.u32(block.number), key[0], key[1], hl.u32)
-    hashed = hash_number(hl.u32(element), block_key, hl.u32(0), hl.u32)
-    return hl.select(hashed >= hl.u32(dropout_threshold(block.dropout)), value, 0.0)
+    key, (channels, size) = stages["dropout_key"], sizes
+    element = lane + LANES * (column + size * (row + size * (channel + channels * pack)))
+    own_key = hash_number(hl.u32(number), key[0], key[1], hl.u32)
+    hashed = hash_number(hl.u32(element), own_key, hl.u32(0), hl.u32)
+    return hl.select(hashed >= hl.u32(dropout_threshold(rate)), value, 0.0)
 
 
 def dropout_threshold(rate: float) -> int:

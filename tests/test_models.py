@@ -173,6 +173,16 @@ def test_initial_weights_have_the_names_and_shapes_of_the_keras_model(name: str)
     assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
 
 
+# Every kind of layer, no activation within the layer before it.
+EVERY_KIND_ALONE = Architecture(
+    (
+        *(Convolution(4), BatchNormalisation(), Activation("relu"), MaxPooling(), Convolution(3), AveragePooling()),
+        *(Activation("leaky_relu", 0.1), Dropout(0.1), GlobalAveragePooling(), Flatten(), Dense(10)),
+        *(BatchNormalisation(), Activation("softmax")),
+    )
+)
+
+
 @pytest.fixture
 def other_settings(keras: ModuleType) -> Iterator[None]:
     """Keras as a reader may have set it up for something else."""
@@ -188,8 +198,8 @@ def other_settings(keras: ModuleType) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("other_settings")
-def test_a_model_is_the_same_whatever_the_global_settings_are() -> None:
-    architecture = PUBLISHED["approach_1"]
+@pytest.mark.parametrize("architecture", [PUBLISHED["approach_1"], EVERY_KIND_ALONE], ids=["folded", "alone"])
+def test_a_model_is_the_same_whatever_the_global_settings_are(architecture: Architecture) -> None:
     model = build_model(architecture)
     assert read_architecture(model) == architecture
     assert model.output_shape == (None, 10)
@@ -254,6 +264,7 @@ def classifier(keras: ModuleType, *layers: Any) -> Any:
     [
         ("Conv2D", {"filters": 4, "kernel_size": (3, 5)}, "kernel_size=(3, 5); supported for Conv2D is (3, 3)"),
         ("Conv2D", {"filters": 4, "kernel_size": 3, "strides": 2}, "strides=(2, 2); supported for Conv2D is (1, 1)"),
+        ("Conv2D", {"filters": 4, "kernel_size": 3, "strides": 2, "activation": "relu"}, "strides=(2, 2)"),
         ("Conv2D", {"filters": 4, "kernel_size": 3, "dilation_rate": 2}, "dilation_rate=(2, 2)"),
         ("Conv2D", {"filters": 4, "kernel_size": 3, "groups": 1, "activation": "tanh"}, "activation='tanh'"),
         ("Conv2D", {"filters": 4, "kernel_size": 3, "activation": "leaky_relu"}, "activations as layers of their own"),
@@ -279,6 +290,7 @@ def classifier(keras: ModuleType, *layers: Any) -> Any:
         ("MaxPooling2D", {"pool_size": (2, 3)}, "pool_size=(2, 3); supported for MaxPooling2D is (2, 2)"),
         ("MaxPooling2D", {"pool_size": 1}, "a MaxPooling2D whose size is 1; expected"),
         ("MaxPooling2D", {"strides": 1}, "strides=(1, 1); supported for MaxPooling2D is (2, 2)"),
+        ("AveragePooling2D", {"pool_size": (2, 3)}, "pool_size=(2, 3); supported for AveragePooling2D is (2, 2)"),
         ("AveragePooling2D", {"padding": "same"}, "padding='same'; supported for AveragePooling2D is 'valid'"),
         ("Dropout", {"rate": 0.1, "seed": 3}, "seed=3; supported for Dropout is None"),
         ("Dropout", {"rate": 0.1, "noise_shape": (1, 1, 1, 1)}, "noise_shape=(1, 1, 1, 1)"),

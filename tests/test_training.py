@@ -667,7 +667,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
 def test_a_test_loss_that_is_no_number_ends_the_run(
     config: TrainingConfig, fake_training: FakeTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "cross_entropy", lambda probabilities, labels: NAN)
+    monkeypatch.setattr(training, "cross_entropy", lambda *_: NAN)
     with pytest.raises(Diverged, match="epoch 1"):
         fake_training(config)
 

@@ -98,10 +98,7 @@ def find_run(config: TrainingConfig) -> TrainingRun | None:
     """
     if (folder := _folder_of(config.key)) is None:
         return None
-    run = load_run(folder)
-    if run.config != config:
-        raise DamagedRun(f"the recorded run {config.key} is of another configuration")
-    return run
+    return load_run(folder)
 
 
 def recorded(config: TrainingConfig, report: Report = lambda line: None) -> TrainingRun | None:

@@ -33,8 +33,9 @@ from smallcnn.architecture import (
     MaxPooling,
     initial_weights,
 )
-from smallcnn.config import Caution, Report, TrainingConfig, TrainingRun
+from smallcnn.config import Caution, Checkpoint, Report, TrainingConfig, TrainingRun
 from smallcnn.models import trained_model
+from smallcnn.provenance import PACKAGES
 from smallcnn.pruning import pruned_fractions
 from smallcnn.runs import records, workers
 from smallcnn.runs.records import DamagedRun, Interrupted, find_run, find_runs, get_runs, load_run, save_run
@@ -151,7 +152,7 @@ def test_a_digit_that_changes_no_number_is_found(finished_run: TrainingRun, runs
     assert float(f"0.5{more}") == 0.5
     assert written in path.read_text()
     path.write_text(path.read_text().replace(written, f"{written}{more}"))
-    with pytest.raises(DamagedRun, match="not as it was written"):
+    with pytest.raises(DamagedRun, match=r"damaged \(run.json is not as it was written\)"):
         find_run(finished_run.config)
 
 
@@ -263,8 +264,13 @@ def test_weights_of_another_network_are_found(finished_run: TrainingRun, runs_fo
         {**finished_run.weights, "dense/bias": np.zeros(10, np.float32)},
     ):
         save_run(dataclasses.replace(finished_run, weights=weights))
-        with pytest.raises(DamagedRun, match="weights"):
+        with pytest.raises(DamagedRun, match=r"damaged \(the weights are not those of its network\)"):
             find_run(finished_run.config)
+
+
+def test_the_checksum_of_what_is_recorded_never_changes() -> None:
+    expected = hashlib.sha256(b'{"a": [0.5, true], "b": {"c": 2, "d": "\\u00fc"}}').hexdigest()
+    assert records._checksum({"b": {"d": "ü", "c": 2}, "a": [0.5, True]}) == expected
 
 
 @pytest.mark.parametrize("names", [["block_5/bias"], None])
@@ -386,6 +392,9 @@ def test_a_record_that_contradicts_nothing_is_whole_after_rewriting(finished_run
     assert find_run(finished_run.config).seconds == 0.3
     rewrite(record, seconds=0.0, epoch_seconds=[0.0, 0.0])
     assert find_run(finished_run.config).seconds == 0
+    packages = {name: fields["provenance"][name] for name in PACKAGES[finished_run.config.engine]}
+    rewrite(record, provenance=packages)
+    assert find_run(finished_run.config).provenance == packages
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
@@ -524,7 +533,7 @@ def test_a_damaged_record_is_named_and_computed_again(
         wanted = dataclasses.replace(wanted, seed=1)
         record.rename(record.with_name(wanted.key))
     lines: list[str] = []
-    (run,) = get_runs([wanted], lines.append)
+    run, _ = get_runs([wanted, wanted], lines.append)
     assert computed == [wanted]
     assert [line for line in lines if wanted.key in line and "again" in line] == lines[:1] != []
     assert_same_run(find_run(wanted), run)
@@ -568,6 +577,18 @@ def test_a_damaged_unfinished_run_is_started_again(
         assert records._load_checkpoint(config) is None
     (run,) = get_runs([config], lambda line: None)
     assert_same_run(run, whole, measured_once=False)
+
+
+def test_an_unfinished_run_that_would_run_a_program_is_not_read(config: TrainingConfig, runs_folder: Path) -> None:
+    checkpoint = Checkpoint({"block_1/bias": np.zeros(4, np.float32)}, np.zeros(10, np.uint8))
+    records._save_checkpoint(config, checkpoint)
+    assert records._load_checkpoint(config) is not None
+    checkpoint.best_weights["block_1/bias"] = np.array([{}] * 4, object)
+    with pytest.raises(ValueError, match="[Oo]bject"):
+        records._save_checkpoint(config, checkpoint)
+    with np.load(records._checkpoint_file(config)) as file:
+        np.savez(records._checkpoint_file(config), **{**file, "best_weights block_1/bias": np.array([{}] * 4, object)})
+    assert records._load_checkpoint(config) is None
 
 
 def test_flipped_bits_of_an_unfinished_run_never_stop_a_command(

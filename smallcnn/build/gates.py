@@ -38,6 +38,7 @@ FORBIDDEN_PATTERNS = (
     re.compile(r"\bnan\b"),
 )
 FORBIDDEN_CLASSES = ("traceback", "stderr", "system-message", "problematic")
+RAW_HTML = re.compile(r"^```\{raw\} html\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 ACCURACIES = ("best test accuracy", "epoch chosen by other images")
 # The pages whose first table sums the results up, and the columns that follow from them.
 SUMMARIES = {
@@ -106,7 +107,7 @@ def book_problems(html: Path, results: Mapping[str, Mapping[str, Any]], source: 
             *_image_problems(page),
             *_link_problems(name, pages, html),
             *_output_problems(texts[name], page, source / Path(name).with_suffix(".ipynb")),
-            *_part_problems(page, html, source / Path(name).with_suffix(".md")),
+            *_part_problems(texts[name], page, html, source / Path(name).with_suffix(".md")),
         ]
         found += _frame_problems(page, results.get(Path(name).stem, {}))
         if name in SUMMARIES:
@@ -199,8 +200,11 @@ def _output_problems(text: str, page: BeautifulSoup, chapter: Path) -> Iterator[
                     yield f"it lacks what cell {cell['id']} says: {missing}"
 
 
-def _part_problems(page: BeautifulSoup, html: Path, plain: Path) -> Iterator[str]:
-    """Checks that a page has every generated part that its source names: of text the words, of files a link to each."""
+def _part_problems(written: str, page: BeautifulSoup, html: Path, plain: Path) -> Iterator[str]:
+    """Checks that a page has every generated part that its source names.
+
+    Of text it must have the words, of HTML all to the letter, of files a link to each.
+    """
     linked = {str(tag.get("src") or tag.get("href")) for tag in page.find_all(["img", "a"])}
     local = [html / unquote(link) for link in linked if link.startswith(("_images/", "_downloads/"))]
     files = {path.read_bytes() for path in local if path.is_file()}
@@ -213,10 +217,18 @@ def _part_problems(page: BeautifulSoup, html: Path, plain: Path) -> Iterator[str
                 yield f"its part {name} is missing"
             elif part.suffix == ".md":
                 waiting.append(part)
-                if missing := _missing_words(part.read_text(encoding="utf-8"), page):
+                *blocks, words = _in_blocks(part.read_text(encoding="utf-8"))
+                if not all(block in written for block in blocks):
+                    yield f"it lacks the HTML of {name}"
+                if missing := _missing_words(words, page):
                     yield f"it lacks what {name} says: {missing}"
             elif part.read_bytes() not in files:
                 yield f"it lacks {name} as it is now"
+
+
+def _in_blocks(markdown: str) -> list[str]:
+    """The raw HTML of a text, block by block, and the rest of it in one piece."""
+    return [*RAW_HTML.findall(markdown), RAW_HTML.sub("", markdown)]
 
 
 def _missing_words(markdown: str, page: BeautifulSoup) -> str:

@@ -320,6 +320,21 @@ def test_a_page_has_what_its_executed_chapter_shows(part: str, tmp_path: Path) -
     assert book_problems(tmp_path, RESULTS, tmp_path / "source") == []
 
 
+def test_a_page_has_generated_html_to_the_letter(tmp_path: Path) -> None:
+    block = '<div data-view="field">\n<script type="application/json">{"weights": [0.25]}</script>\n</div>'
+    write_book(GOOD, tmp_path)
+    (tmp_path / "source" / "generated").mkdir(parents=True)
+    (tmp_path / "source" / "other.md").write_text("```{include} generated/hand.md\n```\n", encoding="utf-8")
+    (tmp_path / "source" / "generated" / "hand.md").write_text(f"```{{raw}} html\n{block}\n```\n", encoding="utf-8")
+    for shown, problems in {
+        block: [],
+        block.replace("0.25", "0.5"): ["other.html: it lacks the HTML of hand.md"],
+        "": ["other.html: it lacks the HTML of hand.md"],
+    }.items():
+        (tmp_path / "other.html").write_text(OTHER.replace("</h1>", f"</h1>{shown}"), encoding="utf-8")
+        assert book_problems(tmp_path, RESULTS, tmp_path / "source") == problems
+
+
 def test_a_page_has_the_generated_parts_that_its_source_names(tmp_path: Path) -> None:
     parts = {
         "answer.md": "**2,471 parameters** are enough for [all](index.md).",

@@ -8,7 +8,6 @@ import html
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -228,11 +227,22 @@ def publish(edition: Edition) -> None:
     for path in used_files(built(edition)):
         copy = new / path.relative_to(built(edition))
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
+        copy.write_bytes(_without_history(path))
     if edition.html.exists():
         edition.html.rename(old)
     new.rename(edition.html)
     remove(old)
+
+
+def _without_history(path: Path) -> bytes:
+    """A built file as a first build makes it.
+
+    A later one adds the version of a style sheet of its own, and keeps words in the search that no page has any more.
+    """
+    content = path.read_bytes()
+    if path.suffix == ".html":
+        return re.sub(rb"(mystnb\.[0-9a-f]+\.css)\?v=\w+", rb"\1", content)
+    return re.sub(rb'"[^"]*": \[\], ', b"", content) if path.name == "searchindex.js" else content
 
 
 def used_files(folder: Path) -> set[Path]:

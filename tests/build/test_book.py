@@ -707,7 +707,7 @@ def test_what_a_refused_book_was_made_of_is_made_anew(
     assert rerun_edition("second", {}).changes["first"] == {"digits_shown": 5}
     assert "--all" in built("mended", 0, changed)
     assert project.executed == executed_again
-    assert project.made == [*made, "summary", "measured"]
+    assert project.made == [*made, "summary", "hand", "measured"]
 
 
 def test_a_book_that_the_gates_refuse_is_made_anew(built: Callable[..., list[str]], project: Project) -> None:

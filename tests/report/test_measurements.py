@@ -604,12 +604,13 @@ def test_stand_ins_take_as_long_as_they_sleep_and_leave_no_record(runs_folder: P
 
 
 def test_stand_ins_take_after_the_first_recorded_run_of_approach_2() -> None:
-    config = scaling.recorded_run().config
+    run = scaling.recorded_run()
+    config = run.config
     assert (config.architecture, config.seed, config.engine) == (PUBLISHED["approach_2"], 0, "halide")
     lines: list[str] = []
     asked = dataclasses.replace(config, seed=7)
     assert scaling.stand_in(0.001, asked, None, lines.append).config == asked
-    assert (len(lines), lines[0].epochs) == (40, 40)
+    assert (len(lines), lines[0].epochs) == (run.epochs_run, run.epochs_run)
 
 
 def test_the_recorded_scaling_is_consistent() -> None:

@@ -79,7 +79,7 @@ runs: $(READY)
 record: $(READY)
 	@$(PYTHON) -m smallcnn runs --publish
 
-## Trains published runs again and compares them byte for byte: all, or SAMPLE=3, or MINUTES=10, or KEYS="…".
+## Trains published runs of Halide again and compares them byte for byte: all, SAMPLE=3, MINUTES=10 or KEYS="…".
 reproduce: $(READY)
 	@$(PYTHON) -m smallcnn reproduce $(if $(SAMPLE),--sample="$$SAMPLE") $(if $(MINUTES),--minutes="$$MINUTES") -- "$$KEYS"
 

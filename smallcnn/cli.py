@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "reproduce",
         _reproduce,
         "train published runs again, without their records, and compare them byte for byte",
-        "All of them, unless options say less.\nThe time is shown first.",
+        "Those of Halide, unless options say otherwise.\nThe time is shown first.",
     )
     fewer = again.add_mutually_exclusive_group()
     fewer.add_argument("--sample", metavar="number", help="so many, at random")

@@ -33,7 +33,7 @@ def reproduce(
 
     Args:
         report: called with lines of text.
-        keys: the runs to train; all of them where there are none.
+        keys: the runs to train; by default all of the fast engine, whose bits are the same everywhere.
         sample: take so many of these, at random.
         minutes: take as many of these, at random, as so many minutes are expected to be enough for, at least one.
 
@@ -47,7 +47,8 @@ def reproduce(
     recorded = {run.config.key: run for run in map(load_run, sorted(_folders()))}
     if unknown := [key for key in keys if key not in recorded]:
         raise CommandError(f"runs/ has no run {quote(unknown[0])}")
-    chosen = [recorded[key].config for key in dict.fromkeys(keys or recorded)]
+    promised = [key for key, run in recorded.items() if run.config.engine == "halide"]
+    chosen = [recorded[key].config for key in dict.fromkeys(keys or promised)]
     if sample is not None or minutes is not None:
         random.shuffle(chosen)
     configs = _with_parents(chosen[:sample], recorded, minutes)

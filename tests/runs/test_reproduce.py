@@ -28,6 +28,7 @@ class Published:
     """Three seeds and a pruned round of the first, recorded, and what training them again is made to give."""
 
     def __init__(self, config: TrainingConfig, train: FakeTraining) -> None:
+        config = dataclasses.replace(config, engine="halide")
         first, pruned = config.rounds([0.2])
         seeds = [dataclasses.replace(config, seed=seed) for seed in (1, 2)]
         runs = [train(first), *map(train, seeds)]
@@ -99,6 +100,18 @@ def test_a_sample_is_random_and_takes_its_parents_along(published: Published) ->
         samples.add(tuple(published.trained))
     singles = {(key,) for key in published.runs if key != published.pruned.key}
     assert samples == singles | {(published.first.key, published.pruned.key)}
+
+
+def test_runs_of_tensorflow_whose_bits_are_those_of_a_processor_are_trained_only_if_named(
+    published: Published, config: TrainingConfig, fake_training: FakeTraining
+) -> None:
+    run = fake_training(config)
+    save_run(run)
+    published.runs[config.key] = run
+    reproduce(lambda line: None)
+    assert len(published.trained) == 4 and config.key not in published.trained
+    reproduce(lambda line: None, keys=[config.key])
+    assert published.trained[4:] == [config.key]
 
 
 def test_chosen_keys_only(published: Published) -> None:

@@ -128,8 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     again = add(
         "reproduce",
         _reproduce,
-        "train published runs again, without their records, and compare them byte for byte",
-        "Those of Halide, unless options say otherwise.\nThe time is shown first.",
+        "train published runs of Halide again, and compare them byte for byte",
+        "The time is shown first.\nA run of TensorFlow is trained if it is named.",
     )
     fewer = again.add_mutually_exclusive_group()
     fewer.add_argument("--sample", metavar="number", help="so many, at random")

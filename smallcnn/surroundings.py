@@ -33,7 +33,8 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     """The variables for a program of the project, of those `given`."""
     kept = {name: value for name, value in given.items() if any(fnmatchcase(name, pattern) for pattern in KEPT)}
     kept |= {name: given[name] for name in unknown_variables(given)}  # to be refused, not passed over
-    places = {name: str(ROOT / os.path.expanduser(kept[name])) for name in PLACES if kept.get(name)}
+    expanded = {name: os.path.expanduser(kept[name]) for name in PLACES if kept.get(name)}  # by the home of now
+    places = {name: str(ROOT / path) for name, path in expanded.items() if not path.startswith("~")}
     ours = {
         "HOME": str(HOME),
         "TMPDIR": str(TEMPORARY),  # where TensorFlow and Dask leave some of what they write

@@ -44,6 +44,20 @@ def test_what_readme_names_gets_in(name: str) -> None:
     assert surroundings.environment({name: "/a/b"})[name] == "/a/b"
 
 
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ("/a/b", "/a/b"),
+        ("a b", str(ROOT / "a b")),
+        ("~", os.path.expanduser("~")),
+        ("~/x", os.path.expanduser("~/x")),
+        ("~nobody-here/x", "~nobody-here/x"),  # for the check of places to refuse
+    ],
+)
+def test_a_place_means_what_it_meant_outside(given: str, place: str) -> None:
+    assert surroundings.environment({"SMALLCNN_RUNS": given})["SMALLCNN_RUNS"] == place
+
+
 def test_a_program_starts_in_the_surroundings_and_keeps_its_arguments(home: Home) -> None:
     slow = {"PYTHONTRACEMALLOC", "PYTHONPYCACHEPREFIX"}
     fatal = {"PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE"}  # Python does not start

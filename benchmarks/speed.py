@@ -52,7 +52,7 @@ from smallcnn.engines.base import is_available
 from smallcnn.engines.start import create_engine
 from smallcnn.files import write_json
 from smallcnn.paths import ROOT, build_folder, changed_environment
-from smallcnn.report.chapter import training_configs, why_not_halide
+from smallcnn.report.chapter import training_configs
 from smallcnn.report.notebook import read_network
 from smallcnn.report.parameters import published_values
 from smallcnn.runs import workers
@@ -100,15 +100,10 @@ def measure_all(
     installed = [way for way in WAYS if _is_installed(way)]
     for way in WAYS.keys() - set(installed):
         report(f"{way} is left out, because its package is not installed here")
-    ways = {}
-    for chapter, config in configs.items():
-        left_out = [way for way in installed if way.startswith("halide") and why_not_halide(config.architecture)]
-        ways[chapter] = [way for way in installed if way not in left_out]
-        if left_out:
-            report(f"{chapter}: {', '.join(sorted(left_out))} cannot train its network")
-    halide = {chapter: describe_halide(chapter) for chapter in chapters if "halide_one_core" in ways[chapter]}
+    ways = [*installed, *([POOL] if "halide_one_core" in installed else [])]
+    halide = {chapter: describe_halide(chapter) for chapter in chapters if POOL in ways}
     seconds: dict[str, dict[str, list[float]]] = {chapter: {} for chapter in chapters}
-    spent = dict.fromkeys([*installed, POOL], 0.0)
+    spent = dict.fromkeys(ways, 0.0)
     done = 0
     with suppress(KeyboardInterrupt), ExitStack() as stack:
         processes = {
@@ -118,7 +113,7 @@ def measure_all(
         while done < rounds and (left := ends - time.monotonic()) > (sum(spent.values()) / done if done else 0):
             report(f"round {done + 1} of at most {rounds}; {left / 60:.1f} min left")
             for chapter, measured in seconds.items():
-                for way in [*ways[chapter], *([POOL] if chapter in halide else [])]:
+                for way in ways:
                     if done and spent[way] > 60 * minutes * LARGEST_PART:
                         continue
                     started = time.monotonic()

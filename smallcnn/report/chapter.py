@@ -16,8 +16,7 @@ from IPython.display import HTML, Markdown, display
 from smallcnn import study
 from smallcnn.architecture import Architecture
 from smallcnn.config import TrainingConfig, TrainingRun
-from smallcnn.engines.base import Unsupported, is_available
-from smallcnn.engines.halide.blocks import describe_network
+from smallcnn.engines.base import is_available
 from smallcnn.files import write_json
 from smallcnn.paths import PUBLISHED_RUNS, build_folder, check_environment
 from smallcnn.report import results
@@ -38,34 +37,24 @@ _failed: dict[str, Any] = {}  # the `model` that was there when the cell that ty
 def training_configs(architecture: Architecture, values: Mapping[str, Any]) -> list[TrainingConfig]:
     """One configuration for each of the seeds among a chapter's parameters.
 
-    The engine "auto" is Halide where it is installed, or all runs are recorded, and can train the network; else
-    TensorFlow.
+    The engine "auto" is Halide where it is installed, or all runs are recorded; else TensorFlow.
 
     Raises:
-        ParameterError: if the engine that is asked for cannot train the network, or is not installed.
+        ParameterError: if Halide is asked for and is not installed.
     """
 
     def with_engine(engine: str) -> list[TrainingConfig]:
         settings = {name: values[name] for name in SETTINGS}
         return [TrainingConfig(architecture, seed, engine=engine, **settings) for seed in values["seeds"]]
 
-    asked, fast, reason = values["engine"], with_engine("halide"), why_not_halide(architecture)
-    if not reason and not is_available("halide") and not all(map(is_recorded, fast)):
-        reason = "Halide is not installed on this machine"
-    if asked == "tensorflow" or (asked == "auto" and reason):
-        return with_engine("tensorflow")
-    if reason:
-        raise ParameterError(f"engine is halide; {reason}; take engine=auto")
-    return fast
-
-
-def why_not_halide(architecture: Architecture) -> str:
-    """Why the Halide engine cannot train a network; empty where it can."""
-    try:
-        describe_network(architecture)
-    except Unsupported as error:
-        return str(error)
-    return ""
+    asked, fast = values["engine"], with_engine("halide")
+    if asked == "tensorflow":
+        return with_engine(asked)
+    if is_available("halide") or all(map(is_recorded, fast)):
+        return fast
+    if asked == "halide":
+        raise ParameterError("engine is halide; Halide is not installed on this machine; take engine=auto")
+    return with_engine("tensorflow")
 
 
 class Chapter:
@@ -177,13 +166,11 @@ class Chapter:
         ]
 
     def provenance(self, runs: Sequence[TrainingRun]) -> None:
-        """Shows the parameters as published and as used, which engine computed the runs and why, and their records."""
+        """Shows the parameters as published and as used, which engine computed the runs, and their records."""
         engines = sorted({run.config.engine for run in runs})
-        reasons = {why_not_halide(run.config.architecture) for run in runs} - {""}
-        why = f", because {reasons.pop()}" if reasons and engines == ["tensorflow"] else ""
         names = {"halide": "Halide", "tensorflow": "TensorFlow"}
         display(results.parameters(self.published, self.parameters))
-        display(Markdown(f"The steps were computed by {' and '.join(names[engine] for engine in engines)}{why}."))
+        display(Markdown(f"The steps were computed by {' and '.join(names[engine] for engine in engines)}."))
         display(results.provenance(runs))
 
     def write_results(self, **values: Any) -> Path:

@@ -18,11 +18,10 @@ from traitlets.config import Config
 from smallcnn import models
 from smallcnn.architecture import Activation, Architecture
 from smallcnn.config import TrainingConfig
-from smallcnn.engines.base import Unsupported
 from smallcnn.paths import PlaceError
 from smallcnn.report import chapter as chapter_module
 from smallcnn.report import display, results
-from smallcnn.report.chapter import Chapter, read_results, results_file, round_summary, run_summary, why_not_halide
+from smallcnn.report.chapter import Chapter, read_results, results_file, round_summary, run_summary
 from smallcnn.report.notebook import tagged_source
 from smallcnn.report.parameters import ParameterError, published_values
 from smallcnn.report.uncertainty import other_half_accuracy
@@ -266,39 +265,18 @@ def engines(chapter: Chapter, network: Architecture) -> set[str]:
     return {config.engine for config in chapter.configs(Model(network))}
 
 
-@pytest.fixture
-def leaky_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the Halide engine refuse a network; it trains every kind of layer that there is."""
-
-    def read(architecture: Architecture) -> None:
-        if architecture == LEAKY:
-            raise Unsupported("Halide cannot train block_1/activation (leaky ReLU 0.1)")
-
-    monkeypatch.setattr(chapter_module, "describe_network", read)
-
-
-@pytest.mark.usefixtures("leaky_is_refused")
-def test_auto_is_halide_where_it_can_train_the_network_and_else_tensorflow() -> None:
+def test_auto_is_halide_for_every_network() -> None:
     chapter = Chapter("approach_2", variables("approach_2"))
-    for network in PUBLISHED.values():
-        assert why_not_halide(network) == ""
+    for network in (*PUBLISHED.values(), LEAKY):
         assert engines(chapter, network) == {"halide"}
-    assert engines(chapter, LEAKY) == {"tensorflow"}
-    assert why_not_halide(LEAKY) == "Halide cannot train block_1/activation (leaky ReLU 0.1)"
 
 
-@pytest.mark.usefixtures("leaky_is_refused")
-def test_an_engine_that_is_asked_for_is_taken_or_refused() -> None:
+def test_an_engine_that_is_asked_for_is_taken() -> None:
     notebook = variables("approach_2", engine="tensorflow")
     chapter = Chapter("approach_2", notebook)
     assert engines(chapter, PUBLISHED["approach_2"]) == {"tensorflow"}
     notebook["engine"] = "halide"
     assert engines(chapter, PUBLISHED["approach_2"]) == {"halide"}
-    with pytest.raises(ParameterError) as raised:
-        chapter.configs(Model(LEAKY))
-    assert str(raised.value).startswith("engine is halide; Halide cannot train block_1/activation (leaky ReLU 0.1)")
-    assert str(raised.value).endswith("; take engine=auto")
-    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_without_halide_auto_is_tensorflow_and_halide_an_error_before_anything_starts(
@@ -548,17 +526,14 @@ def test_a_page_ends_with_parameters_engine_and_records(monkeypatch: pytest.Monk
     assert records.equals(results.provenance(runs))
 
 
-@pytest.mark.usefixtures("leaky_is_refused")
-def test_a_page_says_why_tensorflow_computed_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_says_which_engine_computed_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
     monkeypatch.setattr(chapter_module, "display", shown.append)
     chapter = Chapter("approach_2", variables("approach_2"))
-    chapter.provenance(made_up_runs(0.8, architecture=LEAKY, engine="tensorflow"))
     chapter.provenance(made_up_runs(0.8, engine="tensorflow"))
     chapter.provenance([*made_up_runs(0.8), *made_up_runs(0.8, engine="tensorflow")])
     sentences = [cell.data for cell in shown[1::3]]
-    assert sentences[0] == f"The steps were computed by TensorFlow, because {why_not_halide(LEAKY)}."
-    assert sentences[1:] == [
+    assert sentences == [
         "The steps were computed by TensorFlow.",
         "The steps were computed by Halide and TensorFlow.",
     ]
